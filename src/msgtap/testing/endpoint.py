@@ -167,8 +167,8 @@ def _read(connection: socket.socket, reader: BinaryIO) -> Received:
 
 
 def _stays_open(received: Received, reply: Reply) -> bool:
-    asked = (received.header("connection") or "").lower() != "close"
-    return asked and received.version == "HTTP/1.1" and reply.framing != "close"
+    wanted = (received.header("connection") or "").lower() != "close"
+    return wanted and received.version == "HTTP/1.1" and reply.framing != "close"
 
 
 def _head(reply: Reply, *, stays_open: bool) -> bytes:
