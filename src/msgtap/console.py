@@ -1,0 +1,94 @@
+"""The exporter for eyes: spans, points and events as indented text on standard error, as they come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from opentelemetry.sdk._logs import export as logs_export
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from msgtap.exporting import Exporter
+
+# Renamed in 1.39; the old names go some day.
+_LogExporter: Any = getattr(logs_export, "LogRecordExporter", None) or logs_export.LogExporter
+_LogResult: Any = getattr(logs_export, "LogRecordExportResult", None) or logs_export.LogExportResult
+
+
+def exporter() -> Exporter:
+    """The entry point."""
+    return Exporter(traces=_Spans(), metrics=_Metrics(), logs=_Logs(), immediate=True)
+
+
+def _write(lines: Iterable[str]) -> None:
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.stderr.flush()
+
+
+def _facts(attributes: Mapping[str, Any] | None) -> Iterator[str]:
+    for name, value in (attributes or {}).items():
+        shown = list(value) if isinstance(value, tuple) else round(value, 6) if isinstance(value, float) else value
+        yield f"         {name} = {shown!r}"
+
+
+def span_lines(span: ReadableSpan) -> Iterator[str]:
+    """A span as text: name, duration, status and ids, then its attributes."""
+    took = ((span.end_time or 0) - (span.start_time or 0)) / 1e6
+    context = span.get_span_context()
+    ids = f"trace {context.trace_id:032x} span {context.span_id:016x}" if context else ""
+    yield f"span     {span.name}  {took:,.1f} ms  {span.status.status_code.name}  {ids}"
+    yield from _facts(span.attributes)
+
+
+def metric_lines(data: MetricsData) -> Iterator[str]:
+    """Points as text, a line each."""
+    for resource in data.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                for point in metric.data.data_points:
+                    yield f"metric   {metric.name} {_amount(point)} {metric.unit}  {_labels(point.attributes)}"
+
+
+def _amount(point: Any) -> str:
+    """A histogram's count and sum, or a value."""
+    return f"count={point.count} sum={point.sum:.6g}" if hasattr(point, "count") else f"{point.value:.6g}"
+
+
+def _labels(attributes: Mapping[str, Any] | None) -> str:
+    return " ".join(f"{name}={value}" for name, value in (attributes or {}).items())
+
+
+class _Spans(SpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        for span in spans:
+            _write(span_lines(span))
+        return SpanExportResult.SUCCESS
+
+
+class _Metrics(MetricExporter):
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:  # noqa: ARG002
+        _write(metric_lines(metrics_data))
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
+        """Nothing is open."""
+
+
+class _Logs(_LogExporter):  # type: ignore[misc]
+    def export(self, batch: Sequence[Any]) -> Any:
+        for data in batch:
+            record = data.log_record
+            _write([f"log      {record.body}  {record.severity_text}", *_facts(record.attributes)])
+        return _LogResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 10_000) -> bool:  # noqa: ARG002
+        return True
+
+    def shutdown(self) -> None:
+        """Nothing is open."""

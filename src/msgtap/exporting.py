@@ -1,0 +1,140 @@
+"""Where telemetry goes: OpenTelemetry SDK pipelines, built from exporters that are found by name.
+
+An exporter is a small distribution with an entry point in the group ``msgtap.exporters``: a function without arguments
+that returns an `Exporter`. Names of the SDK's own groups (``opentelemetry_traces_exporter`` …) work too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import OTEL_RESOURCE_ATTRIBUTES, SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+
+from msgtap.settings import SettingsError, names
+
+GROUP = "msgtap.exporters"
+DEFAULT = "console"
+SIGNALS = ("traces", "metrics", "logs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """One destination, as parts of OpenTelemetry's SDK; a signal that it does not carry is `None`.
+
+    Args:
+        traces: a ``SpanExporter``.
+        metrics: a ``MetricExporter``, which is asked to export periodically, or a ``MetricReader`` as it is.
+        logs: a ``LogRecordExporter``.
+        immediate: export each span and log record as it ends, on the thread that ends it; for terminals.
+    """
+
+    traces: Any = None
+    metrics: Any = None
+    logs: Any = None
+    immediate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipelines:
+    """The SDK's providers, ready to be made global."""
+
+    tracer_provider: TracerProvider
+    meter_provider: MeterProvider
+    logger_provider: LoggerProvider
+
+
+def build(given: Sequence[str | Exporter] | None, service_name: str | None, environ: Mapping[str, str]) -> Pipelines:
+    """Pipelines to the exporters ``given``, else to those that ``environ`` names, else to the default one.
+
+    Raises:
+        SettingsError: a name is unknown, with those that are known; or the exporter's own settings are wrong.
+    """
+    chosen = {signal: list(given) if given is not None else exporter_names(signal, environ) for signal in SIGNALS}
+    made: dict[str, Exporter] = {}
+    parts: dict[str, list[Exporter]] = {
+        signal: [_exporter(item, signal, made) for item in items] for signal, items in chosen.items()
+    }
+    resource = Resource.create(_service(service_name, environ))
+    return Pipelines(
+        tracer_provider=_tracer_provider(resource, parts["traces"]),
+        meter_provider=_meter_provider(resource, parts["metrics"]),
+        logger_provider=_logger_provider(resource, parts["logs"]),
+    )
+
+
+def exporter_names(signal: str, environ: Mapping[str, str]) -> list[str]:
+    """The exporters of ``signal`` that the environment asks for."""
+    if environ.get("MSGTAP_EXPORTERS"):
+        return list(names(environ["MSGTAP_EXPORTERS"]))
+    if standard := environ.get(f"OTEL_{signal.upper()}_EXPORTER"):
+        return [name for name in names(standard) if name != "none"]
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+    return ["otlp"] if any(environ.get(variable) for variable in endpoints) else [DEFAULT]
+
+
+def _exporter(item: str | Exporter, signal: str, made: dict[str, Exporter]) -> Exporter:
+    if isinstance(item, Exporter):
+        return item
+    if item not in made and (found := _entry_point(GROUP, item)):
+        made[item] = _made(item, found.load())
+    if item in made:
+        return made[item]
+    if found := _entry_point(f"opentelemetry_{signal}_exporter", item):
+        return Exporter(**{signal: _made(item, found.load())})
+    known = sorted({point.name for point in entry_points(group=GROUP)})
+    hint = "; pip install 'msgtap[otlp]' brings it" if item == "otlp" else ""
+    raise SettingsError(f"no exporter named {item!r}; installed: {', '.join(known)}{hint}")
+
+
+def _made(name: str, factory: Callable[[], Any]) -> Any:
+    try:
+        return factory()
+    except (ValueError, ImportError) as error:
+        raise SettingsError(f"exporter {name}: {error}") from error
+
+
+def _entry_point(group: str, name: str) -> EntryPoint | None:
+    return next(iter(entry_points(group=group, name=name)), None)
+
+
+def _service(service_name: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """``service.name``: the argument, else what the environment says (the SDK reads it), else the script's name."""
+    said = environ.get("OTEL_SERVICE_NAME") or f"{SERVICE_NAME}=" in environ.get(OTEL_RESOURCE_ATTRIBUTES, "")
+    if service_name is None and said:
+        return {}
+    return {SERVICE_NAME: service_name or Path(sys.argv[0] if sys.argv else "").stem or "python"}
+
+
+def _tracer_provider(resource: Resource, exporters: Iterable[Exporter]) -> TracerProvider:
+    provider = TracerProvider(resource=resource)
+    for exporter in exporters:
+        if exporter.traces is not None:
+            processor = SimpleSpanProcessor if exporter.immediate else BatchSpanProcessor
+            provider.add_span_processor(processor(exporter.traces))
+    return provider
+
+
+def _meter_provider(resource: Resource, exporters: Iterable[Exporter]) -> MeterProvider:
+    parts = [exporter.metrics for exporter in exporters if exporter.metrics is not None]
+    readers = [part if isinstance(part, MetricReader) else PeriodicExportingMetricReader(part) for part in parts]
+    return MeterProvider(resource=resource, metric_readers=readers)
+
+
+def _logger_provider(resource: Resource, exporters: Iterable[Exporter]) -> LoggerProvider:
+    provider = LoggerProvider(resource=resource)
+    for exporter in exporters:
+        if exporter.logs is not None:
+            processor = SimpleLogRecordProcessor if exporter.immediate else BatchLogRecordProcessor
+            provider.add_log_record_processor(processor(exporter.logs))
+    return provider

@@ -1,0 +1,256 @@
+"""The imperative shell around one exchange: it reads the clock, tells the observers, and closes once.
+
+What is open stands in one set. Whoever takes a tap out of it closes the call, so a body that ends three ways is one
+record, a child process that forgets the set emits nothing of its parent's, and at exit the rest is closed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from msgtap.correlation import Defaults, Identifiers, correlate, plain
+from msgtap.exchange import Exchange
+from msgtap.record import CallRecord, CallStart, Ending, MessageRequest, MessageResponse
+from msgtap.shield import attempt, shielded
+from msgtap.wire import headers
+from msgtap.wire.endpoint import EndpointTable
+from msgtap.wire.request import Claims, read_request
+
+Processor = Callable[[CallRecord], CallRecord | None]
+"""Changes a finished record, or drops it by returning `None`."""
+
+
+class Observation(Protocol):
+    """One observer's view of one call."""
+
+    def sending(self) -> object:
+        """The request is about to be sent, on this thread and in this context. What it returns comes back in `sent`."""
+
+    def sent(self, token: object) -> None:
+        """The response's head is there, or there will be none; same thread, and nearly always the same context."""
+
+    def progress(self, response: MessageResponse) -> None:
+        """More is known of the answer."""
+
+    def finish(self, record: CallRecord | None) -> None:
+        """The call is over; `None` where a processor dropped it."""
+
+
+class Observer(Protocol):
+    """Whoever wants to know of calls."""
+
+    def begin(self, start: CallStart) -> Observation | None:
+        """A call begins; `None` if this one is of no interest."""
+
+
+class Watcher(Struct, frozen=True, kw_only=True):
+    """What is watched for, and who is told: the configuration in force."""
+
+    endpoints: EndpointTable
+    observers: tuple[Observer, ...]
+    processors: tuple[Processor, ...] = ()
+    defaults: Defaults = Defaults()
+    identifiers: Identifiers = plain
+
+
+_watcher: Watcher | None = None
+_open: set[Tap] = set()
+# Taps whose response was garbage-collected. That can happen inside any lock, OpenTelemetry's own included, so nothing
+# is emitted there; the next call, `flush()` or the exit does it.
+_dropped: deque[Tap] = deque()
+
+
+def activate(watcher: Watcher | None) -> None:
+    """Put ``watcher`` in force for all calls from now on; `None` lets them pass straight through."""
+    global _watcher  # noqa: PLW0603  # the one switch; wrappers stay installed and look here
+    _watcher = watcher
+
+
+def watcher() -> Watcher | None:
+    """What is in force."""
+    return _watcher
+
+
+def wanted(method: str, target: bytes) -> bool:
+    """Whether a request may be one of ours: the cheap first look, at any request of the program."""
+    return _watcher is not None and method == "POST" and _watcher.endpoints.candidate(target)
+
+
+def watch(  # noqa: PLR0913  # what a request is made of
+    client: str, *, host: str, port: int, target: str, pairs: headers.Pairs, body: bytes | None
+) -> Tap | None:
+    """Begin to observe a request for ``target`` (path and query), unless it is none of ours or nobody wants to know.
+
+    Args:
+        client: name of the HTTP client, for the record.
+        host: of the URL, in lower case.
+        port: of the URL, or its scheme's.
+        target: path and query.
+        pairs: the request's headers.
+        body: the request's body, or `None` where it cannot be seen without consuming it.
+    """
+    force = _watcher
+    endpoint = force and force.endpoints.match(host, port, target)
+    if force is None or endpoint is None:
+        return None
+    drain()
+    now, wall = time.perf_counter_ns(), time.time_ns()
+    selected = headers.select(pairs, headers.REQUEST)
+    request, claims = read_request(body) if body else (MessageRequest(), Claims())
+    start = CallStart(
+        client=client,
+        provider=endpoint.provider,
+        server_address=host,
+        server_port=port,
+        started_at=wall,
+        request=request,
+        correlation=correlate(claims, selected, force.defaults, force.identifiers),
+        betas=headers.read_betas(selected),
+        attempt=headers.read_attempt(selected),
+    )
+    begun = (attempt(observer.begin, start) for observer in force.observers)
+    observations = [observation for observation in begun if observation is not None]
+    return Tap(Exchange(start, now), observations, force.processors) if observations else None
+
+
+class Tap:
+    """One call being observed. As a context manager it spans the sending of the request.
+
+    No method raises into the program. All but `drop` may be called from any thread, in any order, any number of times.
+    """
+
+    __slots__ = ("_exchange", "_in_flight", "_known", "_live", "_observations", "_processors", "_tokens")
+
+    def __init__(self, exchange: Exchange, observations: Sequence[Observation], processors: Sequence[Processor]) -> None:
+        self._exchange = exchange
+        self._observations = observations
+        self._processors = processors
+        self._known: MessageResponse | None = None
+        self._tokens: list[object] = []
+        # An exception that the program is already handling is not what ends this call.
+        self._in_flight = id(sys.exception())
+        self._live = True
+        _at_exit()
+        _open.add(self)
+
+    def __enter__(self) -> None:
+        self._tokens = [attempt(observation.sending) for observation in self._observations]
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        for observation, token in zip(self._observations, self._tokens, strict=True):
+            attempt(observation.sent, token)
+        if error is not None:
+            self.fail(error)
+
+    @shielded
+    def headers(self, status: int, pairs: headers.Pairs, *, decoded: bool = False) -> None:
+        """The head of the response has come; ``decoded`` if the chunks come with their content coding undone."""
+        selected = headers.select(pairs, headers.RESPONSE)
+        if decoded:
+            selected.pop("content-encoding", None)
+        self._exchange.receive_headers(status, selected, time.perf_counter_ns())
+
+    @shielded
+    def chunk(self, data: bytes) -> None:
+        """A chunk of the body is about to be given to the program."""
+        if not self._live:
+            return
+        exchange = self._exchange
+        complete = exchange.receive_data(data, time.perf_counter_ns())
+        if complete:
+            self._close(Ending.COMPLETE)
+        elif exchange.response is not self._known:
+            self._known = exchange.response
+            self._progress()
+
+    @shielded
+    def complete(self) -> None:
+        """The body has been read to its end."""
+        self._close(Ending.COMPLETE)
+
+    @shielded
+    def fail(self, error: BaseException) -> None:
+        """Sending, or reading the body, raised ``error``."""
+        if isinstance(error, GeneratorExit):  # a coroutine was dropped, perhaps by the garbage collector
+            self.drop()
+        else:
+            ending = Ending.FAILED if isinstance(error, Exception) else Ending.CANCELLED
+            self._close(ending, f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."))
+
+    @shielded
+    def close(self) -> None:
+        """The program has closed the body, read or not; it may be on its way out because it was cancelled."""
+        error = sys.exception()
+        leaving = error is not None and id(error) != self._in_flight and not isinstance(error, (Exception, GeneratorExit))
+        self._close(Ending.CANCELLED if leaving else Ending.CLOSED)
+
+    def drop(self) -> None:
+        """The response was garbage-collected, perhaps inside somebody's lock: only remember it."""
+        if self._live:
+            _dropped.append(self)
+
+    @shielded
+    def _close(self, ending: Ending, failure: str | None = None) -> None:
+        self._live = False
+        try:
+            _open.remove(self)
+        except KeyError:  # somebody else was first, or this is a child process and the call its parent's
+            return
+        record: CallRecord | None = self._exchange.close(ending, time.perf_counter_ns(), failure)
+        for processor in self._processors:
+            record = attempt(processor, record, default=record) if record else None
+        for observation in self._observations:
+            attempt(observation.finish, record)
+        drain()
+
+    def _progress(self) -> None:
+        if self._known is not None:
+            for observation in self._observations:
+                attempt(observation.progress, self._known)
+
+
+def drain() -> None:
+    """Close the calls whose responses were garbage-collected."""
+    while _dropped:
+        try:
+            tap = _dropped.popleft()
+        except IndexError:  # another thread was faster
+            return
+        tap._close(Ending.CLOSED)  # noqa: SLF001
+
+
+def close_all() -> None:
+    """Close every open call: the process is about to end."""
+    drain()
+    for tap in list(_open):
+        tap._close(Ending.EXIT)  # noqa: SLF001
+
+
+_registered = False
+
+
+def _at_exit() -> None:
+    """Run `close_all` at exit. Exit handlers run last in, first out: registered at the first call, not at import, it
+    comes before the shutdown of any provider that was there by then."""
+    global _registered  # noqa: PLW0603
+    if not _registered:
+        _registered = True
+        atexit.register(close_all)
+
+
+def _forget() -> None:
+    """In a child process: what is open is its parent's to report."""
+    _open.clear()
+    _dropped.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

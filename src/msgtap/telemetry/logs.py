@@ -1,0 +1,123 @@
+"""One structured event a call, ``messages.call``: an OpenTelemetry log record, and text where the program asks for it.
+
+As text it goes through structlog to the standard library's logger ``msgtap.calls``. That logger prints nothing and hands
+nothing on unless ``logs`` says so: nothing appears in a program that did not ask, and nothing is exported twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, TextIO
+
+from opentelemetry import trace
+from opentelemetry._logs import Logger, LogRecord, SeverityNumber
+from opentelemetry.context import Context
+
+from msgtap import semconv
+from msgtap.record import CallRecord
+from msgtap.telemetry.attributes import Attributes, call_attributes, start_attributes
+
+LogStyle = Literal["off", "stdlib", "json", "console"]
+Write = Callable[[int, dict[str, Any]], None]
+"""Writes an event, named by its key ``event``, at a level of the standard library's."""
+
+CALLS = logging.getLogger("msgtap.calls")
+CALLS.addHandler(logging.NullHandler())
+CALLS.propagate = False
+
+
+class CallLog:
+    """Where events go: to ``logger``, and as text to ``write``."""
+
+    def __init__(self, logger: Logger, write: Write | None) -> None:
+        self._logger = logger
+        # Since 1.37 or so of the API; before that, a logger that does nothing could not be told from one that does.
+        self._listens: Callable[..., bool] = getattr(logger, "enabled", lambda **_: True)
+        self._write = write
+
+    def emit(self, record: CallRecord, context: Context, attributes: Attributes | None) -> None:
+        """Write the event of a finished call; ``attributes`` are those of its span, if it has any."""
+        severity = SeverityNumber.INFO if record.error_type is None else SeverityNumber.ERROR
+        listens = self._listens(context=context, severity_number=severity, event_name=semconv.EVENT_CALL)
+        if not listens and self._write is None:
+            return
+        facts = start_attributes(record) | (call_attributes(record) if attributes is None else attributes)
+        if listens:
+            self._logger.emit(
+                LogRecord(
+                    timestamp=record.timing.ended_at,
+                    context=context,
+                    severity_number=severity,
+                    severity_text=severity.name,
+                    body=semconv.EVENT_CALL,
+                    attributes=facts,
+                    event_name=semconv.EVENT_CALL,
+                )
+            )
+        if self._write is not None:
+            level = logging.INFO if record.error_type is None else logging.ERROR
+            self._write(level, {"event": semconv.EVENT_CALL, **facts, **_ids(context)})
+
+
+def _ids(context: Context | None = None) -> dict[str, str]:
+    span = trace.get_current_span(context).get_span_context()
+    return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"} if span.is_valid else {}
+
+
+def add_call_ids(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """A structlog processor: gives the program's own events the ids of the call in progress, where there is one.
+
+    Returns:
+        ``event`` with ``trace_id`` (32 hexadecimal digits) and ``span_id`` (16), unless it has its own.
+    """
+    return {**_ids(), **event}
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to whatever standard error is at that moment; the event is text by then."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        """It cannot be set."""
+
+
+_handler = _StderrHandler()
+
+
+def text_writer(style: LogStyle) -> Write | None:
+    """What writes events as text in ``style``; `None` for ``"off"``. Sets the logger ``msgtap.calls`` up for it."""
+    CALLS.propagate = style == "stdlib"
+    CALLS.removeHandler(_handler)
+    CALLS.setLevel(logging.NOTSET)
+    if style == "off":
+        return None
+    if style != "stdlib":
+        CALLS.addHandler(_handler)
+        CALLS.setLevel(logging.INFO)
+    logger = _structured(style)
+    return lambda level, event: logger.log(level, **event)
+
+
+def _structured(style: LogStyle) -> Any:
+    import structlog  # noqa: PLC0415  # not for programs that never ask for text
+
+    renderers: dict[str, Callable[[], Any]] = {
+        "stdlib": lambda: structlog.processors.KeyValueRenderer(key_order=["event"]),
+        "json": structlog.processors.JSONRenderer,
+        "console": lambda: structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+    }
+    stamps = [] if style == "stdlib" else [structlog.processors.TimeStamper(fmt="iso"), structlog.stdlib.add_log_level]
+    return structlog.wrap_logger(
+        CALLS,
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[structlog.stdlib.filter_by_level, *stamps, renderers[style]()],
+    )

@@ -1,0 +1,1 @@
+"""Bytes in, facts out. Nothing here does I/O, reads a clock or knows telemetry."""

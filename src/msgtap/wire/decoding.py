@@ -1,0 +1,128 @@
+"""JSON to typed values, whatever arrives: one wrong type costs one field, never the rest.
+
+Three roads. The typed one is fast and nearly always taken: what a type does not name is skipped at C speed. Where a
+value has the wrong type, the fields are converted one by one. Where the text is no strict JSON (lone surrogates, ``NaN``),
+it is mended or read by the standard library first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+from msgtap import shield
+
+T = TypeVar("T", bound=Struct)
+V = TypeVar("V")
+
+# OTLP carries 64-bit integers; a larger one would make an exporter refuse the whole batch.
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Number = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
+
+TEXT_LIMIT = 256
+"""Longest text in characters of a model name, an id or an enumerated value."""
+LIST_LIMIT = 32
+"""Most entries of a list of names in a request."""
+
+_LONE_SURROGATE = re.compile(
+    rb"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}", re.IGNORECASE
+)
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def decoder(shape: type[T]) -> Callable[[bytes], T | None]:
+    """A function from JSON text to ``shape``, or to `None` where the text is no JSON object.
+
+    Every field of ``shape`` needs a default: that is what a missing, null or wrongly typed value becomes.
+    """
+    typed = msgspec.json.Decoder(shape)
+
+    def decode(data: bytes) -> T | None:
+        try:
+            return typed.decode(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return _salvage(_read_leniently(data), shape)
+
+    return decode
+
+
+def _read_leniently(data: bytes) -> object:
+    for attempt in (msgspec.json.decode, _decode_mended, json.loads):
+        try:
+            return attempt(data)
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
+            continue
+    shield.count("undecodable_json")
+    return None
+
+
+def _decode_mended(data: bytes) -> object:
+    return msgspec.json.decode(_LONE_SURROGATE.sub(rb"\\ufffd", data))
+
+
+def _salvage(value: object, shape: type[T]) -> T | None:
+    """``value`` as ``shape``, leaving out each field that does not convert."""
+    if not isinstance(value, dict):
+        return None
+    fields = msgspec.structs.fields(shape)
+    found = {field.name: value[field.encode_name] for field in fields if field.encode_name in value}
+    shapes = {field.name: field.type for field in fields}
+    kept = {name: _convert(part, shapes[name]) for name, part in found.items()}
+    return shape(**{name: part for name, part in kept.items() if part is not None})
+
+
+def _convert(value: object, shape: Any) -> Any:
+    try:
+        return msgspec.convert(value, shape)
+    except (msgspec.ValidationError, RecursionError):
+        pass
+    for option in get_args(shape) if isinstance(shape, types.UnionType) else (shape,):
+        if isinstance(option, type) and issubclass(option, Struct) and isinstance(value, dict):
+            return _salvage(value, option)
+        if get_origin(option) is list and isinstance(value, list):
+            (inner,) = get_args(option)
+            return [part for part in (_convert(entry, inner) for entry in value) if part is not None]
+    shield.count("wrong_type")
+    return None
+
+
+def text(value: str | None) -> str | None:
+    """``value`` without its excess over `TEXT_LIMIT`; `None` for an empty one."""
+    if not value:
+        return None
+    if len(value) <= TEXT_LIMIT:
+        return value
+    shield.count("cut_text")
+    return value[: TEXT_LIMIT - 1] + "…"
+
+
+def texts(values: list[str] | None) -> tuple[str, ...]:
+    """The first `LIST_LIMIT` of ``values``, each bounded; empty ones left out."""
+    return tuple(bounded for value in first(values or [], LIST_LIMIT) if (bounded := text(value)))
+
+
+def first(values: list[V], limit: int) -> list[V]:
+    """``values`` without its excess over ``limit``."""
+    if len(values) > limit:
+        shield.count("cut_list")
+    return values[:limit]
+
+
+def identifier(value: str | None) -> str | None:
+    """``value`` if it looks like a name that a machine chose (``rate_limit_error``), which no credential does."""
+    if value is None or _IDENTIFIER.fullmatch(value):
+        return value
+    shield.count("odd_identifier")
+    return None
+
+
+def identifier_list(value: str | None) -> tuple[str, ...]:
+    """The names in a comma-separated header."""
+    return texts([name for part in value.split(",") if (name := part.strip())]) if value else ()

@@ -1,0 +1,66 @@
+"""Which requests are ours: a table of hosts and paths, first match wins, that users extend at its head.
+
+A request counts when it is a ``POST`` whose path ends in ``/v1/messages``. Its sub-resources (``count_tokens``,
+``batches``) do not, nor does OpenRouter's ``/presets/{slug}/messages``, which stores a preset.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from msgspec import Struct
+
+MESSAGES_PATH = "*/v1/messages"
+
+_PRESET = re.compile(r"/presets/[^/]+/messages$")
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """One row: where a Messages endpoint is served, and by whom.
+
+    ``host`` and ``path`` are shell patterns (``*.example.com``, ``/llm/*/messages``); ``host`` may end in ``:port``.
+    ``provider`` becomes ``gen_ai.provider.name``.
+    """
+
+    host: str = "*"
+    path: str = MESSAGES_PATH
+    provider: str = "anthropic"
+
+
+# Provider names are OpenTelemetry's well-known values where there is one. A host that nobody has named is given the
+# name of the format it speaks, as the Anthropic SDK's own spans do.
+KNOWN = (
+    Endpoint(host="openrouter.ai", provider="openrouter"),
+    Endpoint(host="*.openrouter.ai", provider="openrouter"),
+    Endpoint(),
+)
+
+
+class EndpointTable:
+    """The rows in force: `candidate` is the cheap first look at any request, `match` the decision."""
+
+    def __init__(self, rows: Iterable[Endpoint] = (), exclude: Iterable[str] = ()) -> None:
+        table = (*rows, *KNOWN)
+        self._rows = tuple((_matcher(row.host), _matcher(row.path), row) for row in table)
+        self._excluded = tuple(_matcher(pattern) for pattern in exclude)
+        own = [fnmatch.translate(row.path).removesuffix(r"\Z").removesuffix(r"\z") for row in table if row.path != MESSAGES_PATH]
+        self._candidate = re.compile("|".join(["/v1/messages", *own]).encode()).search
+        self.match = lru_cache(maxsize=256)(self._match)
+
+    def candidate(self, target: bytes) -> bool:
+        """Whether a request for ``target``, the path and query as sent, may be one of ours."""
+        return self._candidate(target) is not None
+
+    def _match(self, host: str, port: int, target: str) -> Endpoint | None:
+        path = target.partition("?")[0].rstrip("/")
+        names = (host, f"{host}:{port}")
+        if _PRESET.search(path) or any(excludes(name) for excludes in self._excluded for name in (*names, path)):
+            return None
+        return next((row for hosts, paths, row in self._rows if paths(path) and any(map(hosts, names))), None)
+
+
+def _matcher(pattern: str):
+    return re.compile(fnmatch.translate(pattern)).match
