@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 from opentelemetry import _logs, metrics, trace
-from opentelemetry._logs import LoggerProvider
-from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import TracerProvider
 
 from msgtap import tap
 from msgtap.correlation import Identifiers
@@ -26,6 +23,10 @@ from msgtap.telemetry.spans import ExistingSpan
 from msgtap.wire.endpoint import Endpoint, EndpointTable
 
 if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
     from msgtap.exporting import Exporter
 
 ADAPTERS = "msgtap.adapters"
@@ -109,11 +110,11 @@ def instrument(
         processors: functions from `CallRecord` to `CallRecord`, or to `None` to drop it, in order.
         endpoints: rows that come before the built-in ones. Default: those of the file ``MSGTAP_ENDPOINTS``.
         exclude: shell patterns of hosts or paths to leave alone. Default: ``MSGTAP_EXCLUDE``, comma-separated.
-        existing_span: what to do where another instrumentation has opened a span for the call: ``"enrich"`` it with what
-            it lacks, ``"nest"`` a span of our own below it, or ``"ignore"`` it and write no span at all. Metrics and log
-            are the same. Default: ``MSGTAP_EXISTING_SPAN``, else ``"enrich"``.
-        identifiers: how session and user ids are written: ``"plain"``, ``"hash"`` (SHA-256), or a function from id to id.
-            Default: ``MSGTAP_IDENTIFIERS``, else plain.
+        existing_span: what to do where another instrumentation has opened a span for the call: ``"enrich"`` it with
+            what it lacks, ``"nest"`` a span of our own below it, or ``"ignore"`` it and write no span at all. Metrics
+            and log are the same. Default: ``MSGTAP_EXISTING_SPAN``, else ``"enrich"``.
+        identifiers: how session and user ids are written: ``"plain"``, ``"hash"`` (SHA-256), or a function from id to
+            id. Default: ``MSGTAP_IDENTIFIERS``, else plain.
         logs: one event a call as text: ``"off"``, ``"stdlib"`` (to the program's own logging, logger ``msgtap.calls``),
             ``"json"`` or ``"console"`` (on standard error). Default: ``MSGTAP_LOGS``, else off.
 
@@ -134,7 +135,10 @@ def instrument(
 
 
 def uninstrument() -> None:
-    """Observe nothing from now on. Wrappers stay and pass straight through; calls that are open are seen to their end."""
+    """Observe nothing from now on.
+
+    Wrappers stay and pass straight through; calls that are open are seen to their end.
+    """
     tap.activate(None)
 
 
@@ -154,19 +158,22 @@ def flush(timeout: float = 10.0) -> bool:
 class Instrumentor:
     """What ``opentelemetry-instrument`` finds by the entry point ``opentelemetry_instrumentor``."""
 
-    def instrument(self, **providers: Any) -> None:
+    def instrument(self, **providers: Any) -> None:  # noqa: ANN401  # OpenTelemetry's loader passes what it likes
         """`instrument`, with the providers among the keyword arguments."""
         known = ("tracer_provider", "meter_provider", "logger_provider")
         instrument(**{name: provider for name, provider in providers.items() if name in known})
 
-    def uninstrument(self, **_: Any) -> None:
+    def uninstrument(self, **_: object) -> None:
         """`uninstrument`."""
         uninstrument()
 
 
-def _settings(**arguments: Any) -> Settings:
-    read_file: Callable[[str], str] = lambda path: Path(path).read_text(encoding="utf-8")  # noqa: E731
-    return with_arguments(from_environ(os.environ, read_file), **arguments)
+def _settings(**arguments: object) -> Settings:
+    return with_arguments(from_environ(os.environ, _read_file), **arguments)
+
+
+def _read_file(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
 
 
 def _build(exporters: Sequence[str | Exporter] | None, service_name: str | None) -> None:
@@ -178,9 +185,13 @@ def _build(exporters: Sequence[str | Exporter] | None, service_name: str | None)
     _logs.set_logger_provider(pipelines.logger_provider)
 
 
-def _switch_on(settings: Settings, *providers: Any) -> None:
-    tracer_provider, meter_provider, logger_provider = providers or (None, None, None)
-    _given[:] = [provider for provider in providers if provider is not None]
+def _switch_on(
+    settings: Settings,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+) -> None:
+    _given[:] = [provider for provider in (tracer_provider, meter_provider, logger_provider) if provider is not None]
     telemetry = Telemetry(
         version=version("msgtap"),
         tracer_provider=tracer_provider,

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk._logs import export as logs_export
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from msgtap.exporting import Exporter
 
-# Renamed in 1.39; the old names go some day.
-_LogExporter: Any = getattr(logs_export, "LogRecordExporter", None) or logs_export.LogExporter
-_LogResult: Any = getattr(logs_export, "LogRecordExportResult", None) or logs_export.LogExportResult
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+# The log exporter's classes were renamed in 1.39 of the SDK.
+_NAMES = (
+    ("LogRecordExporter", "LogRecordExportResult")
+    if hasattr(logs_export, "LogRecordExporter")
+    else ("LogExporter", "LogExportResult")
+)
+_LogExporter: Any
+_LogResult: Any
+_LogExporter, _LogResult = (vars(logs_export)[name] for name in _NAMES)
 
 
 def exporter() -> Exporter:
@@ -80,7 +88,7 @@ class _Metrics(MetricExporter):
         """Nothing is open."""
 
 
-class _Logs(_LogExporter):  # type: ignore[misc]
+class _Logs(_LogExporter):  # type: ignore[misc]  # which of the two it is, only the SDK knows
     def export(self, batch: Sequence[Any]) -> Any:
         for data in batch:
             record = data.log_record

@@ -2,8 +2,8 @@
 
 OpenTelemetry: the GenAI conventions as OpenTelemetry's own instrumentations emit them in November 2026 (``gen_ai.*``,
 in development) and the stable general ones. Anthropic: names of the spans that ``anthropic`` >= 1.14 opens itself.
-OpenRouter: names of its Broadcast export. All others are ours, under ``anthropic.*``, ``openrouter.*`` and ``msgtap.*``:
-nothing is invented under ``gen_ai.*``.
+OpenRouter: names of its Broadcast export. All others are our own, under ``anthropic.*``, ``openrouter.*`` and
+``msgtap.*``: nothing is invented under ``gen_ai.*``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 SCOPE: Final = "msgtap"
 
-# Operation and server (OpenTelemetry)
+# Operation and server, as OpenTelemetry names them
 OPERATION_NAME: Final = "gen_ai.operation.name"
 PROVIDER_NAME: Final = "gen_ai.provider.name"
 SERVER_ADDRESS: Final = "server.address"
@@ -34,7 +34,7 @@ TRACE_GENERATION_NAME: Final = "openrouter.trace.generation_name"
 TRACE_PARENT_SPAN_ID: Final = "openrouter.trace.parent_span_id"
 TRACE_METADATA: Final = "trace.metadata."
 
-# Request (OpenTelemetry)
+# Request, as OpenTelemetry names it
 REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_STREAM: Final = "gen_ai.request.stream"
 REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
@@ -44,13 +44,13 @@ REQUEST_TOP_K: Final = "gen_ai.request.top_k"
 REQUEST_REASONING_LEVEL: Final = "gen_ai.request.reasoning.level"
 OUTPUT_TYPE: Final = "gen_ai.output.type"
 
-# Request (Anthropic)
+# Request, as Anthropic names it
 REQUEST_SERVICE_TIER: Final = "anthropic.request.service_tier"
 THINKING_TYPE: Final = "anthropic.thinking.type"
 THINKING_BUDGET: Final = "anthropic.thinking.budget_tokens"
 BETA: Final = "anthropic.beta"
 
-# Request (ours)
+# Request: our own names
 REQUEST_MESSAGES: Final = "anthropic.request.messages.count"
 REQUEST_SYSTEM: Final = "anthropic.request.system.count"
 REQUEST_TOOLS: Final = "anthropic.request.tools.count"
@@ -71,7 +71,7 @@ REQUEST_ROUTE: Final = "openrouter.request.route"
 REQUEST_STOP_SERVER_TOOLS: Final = "openrouter.request.stop_server_tools_when"
 REQUEST_PROVIDER: Final = "openrouter.request.provider."
 
-# Response (OpenTelemetry)
+# Response, as OpenTelemetry names it
 RESPONSE_ID: Final = "gen_ai.response.id"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
@@ -83,7 +83,7 @@ CACHE_WRITE_TOKENS: Final = "gen_ai.usage.cache_write.input_tokens"
 REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 COMPACTED: Final = "gen_ai.conversation.compacted"
 
-# Response (Anthropic)
+# Response, as Anthropic names it
 STOP_REASON: Final = "anthropic.message.stop_reason"
 CACHE_WRITE_5M_TOKENS: Final = "anthropic.usage.cache_creation.ephemeral_5m_input_tokens"
 CACHE_WRITE_1H_TOKENS: Final = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens"
@@ -91,7 +91,7 @@ RESPONSE_SERVICE_TIER: Final = "anthropic.response.service_tier"
 REQUEST_ID: Final = "anthropic.request.id"
 ORGANIZATION_ID: Final = "anthropic.organization.id"
 
-# Response (ours)
+# Response: our own names
 RESPONSE_CONTENT_TYPES: Final = "anthropic.message.content.types"
 STOP_DETAILS: Final = "anthropic.message.stop_details.category"
 CONTAINER_ID: Final = "anthropic.container.id"
@@ -129,7 +129,7 @@ METRIC_TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105  # tokens 
 METRIC_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # tokens of a model
 
-# Metrics (ours)
+# Metrics: our own names
 METRIC_TOKENS: Final = "msgtap.tokens"
 METRIC_COST: Final = "msgtap.cost"
 METRIC_ACTIVE: Final = "msgtap.calls.active"

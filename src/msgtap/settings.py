@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -19,7 +19,17 @@ from msgtap.telemetry.spans import ExistingSpan
 from msgtap.wire.endpoint import Endpoint
 
 _IDENTIFIERS: Mapping[str, Identifiers] = {"plain": plain, "hash": hashed}
-_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "": False, "0": False, "false": False, "no": False, "off": False}
+_SWITCH = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "": False,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 class SettingsError(ValueError):
@@ -37,7 +47,7 @@ class Settings:
     existing_span: ExistingSpan = "enrich"
     identifiers: Identifiers = plain
     logs: LogStyle = "off"
-    defaults: Defaults = Defaults()
+    defaults: Defaults = field(default_factory=Defaults)
 
 
 def from_environ(environ: Mapping[str, str], read_file: Callable[[str], str]) -> Settings:
@@ -60,7 +70,7 @@ def from_environ(environ: Mapping[str, str], read_file: Callable[[str], str]) ->
     return Settings(**found, defaults=Defaults(**ids))
 
 
-def with_arguments(settings: Settings, **arguments: Any) -> Settings:
+def with_arguments(settings: Settings, **arguments: object) -> Settings:
     """``settings`` with each argument that is not `None` in place of what the environment said.
 
     Raises:
@@ -120,7 +130,7 @@ def _switch(environ: Mapping[str, str], variable: str) -> bool:
 
 def _identifiers(name: str, value: object) -> Identifiers:
     if callable(value):
-        return value
+        return cast("Identifiers", value)
     if isinstance(value, str) and value in _IDENTIFIERS:
         return _IDENTIFIERS[value]
     raise SettingsError(f"{name}: {value!r} is none of {', '.join(_IDENTIFIERS)}, nor a function from id to id")

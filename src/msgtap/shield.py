@@ -13,7 +13,6 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
-D = TypeVar("D")
 
 LOGGER = logging.getLogger("msgtap")
 # Without a handler of its own, logging's last resort would print into a program that configured no logging.
@@ -45,7 +44,7 @@ def failed(place: str, error: Exception) -> None:
         pass
 
 
-def attempt(function: Callable[..., R], *arguments: object, default: D = None) -> R | D:
+def attempt(function: Callable[..., R], *arguments: object, default: R | None = None) -> R | None:
     """``function(*arguments)``, or ``default`` where that raises an `Exception`.
 
     What is no `Exception` (cancellation, ``KeyboardInterrupt``, ``SystemExit``) belongs to the program and passes.

@@ -84,7 +84,7 @@ def wanted(method: str, target: bytes) -> bool:
     return _watcher is not None and method == "POST" and _watcher.endpoints.candidate(target)
 
 
-def watch(  # noqa: PLR0913  # what a request is made of
+def watch(  # what a request is made of
     client: str, *, host: str, port: int, target: str, pairs: headers.Pairs, body: bytes | None
 ) -> Tap | None:
     """Begin to observe a request for ``target`` (path and query), unless it is none of ours or nobody wants to know.
@@ -98,7 +98,7 @@ def watch(  # noqa: PLR0913  # what a request is made of
         body: the request's body, or `None` where it cannot be seen without consuming it.
     """
     force = _watcher
-    endpoint = force and force.endpoints.match(host, port, target)
+    endpoint = force.endpoints.match(host, port, target) if force else None
     if force is None or endpoint is None:
         return None
     drain()
@@ -129,7 +129,9 @@ class Tap:
 
     __slots__ = ("_exchange", "_in_flight", "_known", "_live", "_observations", "_processors", "_tokens")
 
-    def __init__(self, exchange: Exchange, observations: Sequence[Observation], processors: Sequence[Processor]) -> None:
+    def __init__(
+        self, exchange: Exchange, observations: Sequence[Observation], processors: Sequence[Processor]
+    ) -> None:
         self._exchange = exchange
         self._observations = observations
         self._processors = processors
@@ -166,7 +168,7 @@ class Tap:
         exchange = self._exchange
         complete = exchange.receive_data(data, time.perf_counter_ns())
         if complete:
-            self._close(Ending.COMPLETE)
+            self.finish(Ending.COMPLETE)
         elif exchange.response is not self._known:
             self._known = exchange.response
             self._progress()
@@ -174,7 +176,7 @@ class Tap:
     @shielded
     def complete(self) -> None:
         """The body has been read to its end."""
-        self._close(Ending.COMPLETE)
+        self.finish(Ending.COMPLETE)
 
     @shielded
     def fail(self, error: BaseException) -> None:
@@ -183,14 +185,16 @@ class Tap:
             self.drop()
         else:
             ending = Ending.FAILED if isinstance(error, Exception) else Ending.CANCELLED
-            self._close(ending, f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."))
+            self.finish(ending, f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."))
 
     @shielded
     def close(self) -> None:
         """The program has closed the body, read or not; it may be on its way out because it was cancelled."""
         error = sys.exception()
-        leaving = error is not None and id(error) != self._in_flight and not isinstance(error, (Exception, GeneratorExit))
-        self._close(Ending.CANCELLED if leaving else Ending.CLOSED)
+        leaving = (
+            error is not None and id(error) != self._in_flight and not isinstance(error, (Exception, GeneratorExit))
+        )
+        self.finish(Ending.CANCELLED if leaving else Ending.CLOSED)
 
     def drop(self) -> None:
         """The response was garbage-collected, perhaps inside somebody's lock: only remember it."""
@@ -198,7 +202,8 @@ class Tap:
             _dropped.append(self)
 
     @shielded
-    def _close(self, ending: Ending, failure: str | None = None) -> None:
+    def finish(self, ending: Ending, failure: str | None = None) -> None:
+        """The call is over as ``ending`` says, unless it was before; ``failure`` is the name of an exception."""
         self._live = False
         try:
             _open.remove(self)
@@ -206,7 +211,7 @@ class Tap:
             return
         record: CallRecord | None = self._exchange.close(ending, time.perf_counter_ns(), failure)
         for processor in self._processors:
-            record = attempt(processor, record, default=record) if record else None
+            record = _processed(processor, record) if record else None
         for observation in self._observations:
             attempt(observation.finish, record)
         drain()
@@ -217,6 +222,12 @@ class Tap:
                 attempt(observation.progress, self._known)
 
 
+def _processed(processor: Processor, record: CallRecord) -> CallRecord | None:
+    """A processor that raises changes nothing."""
+    result = attempt(lambda: (processor(record),))
+    return result[0] if result else record
+
+
 def drain() -> None:
     """Close the calls whose responses were garbage-collected."""
     while _dropped:
@@ -224,22 +235,25 @@ def drain() -> None:
             tap = _dropped.popleft()
         except IndexError:  # another thread was faster
             return
-        tap._close(Ending.CLOSED)  # noqa: SLF001
+        tap.finish(Ending.CLOSED)
 
 
 def close_all() -> None:
     """Close every open call: the process is about to end."""
     drain()
     for tap in list(_open):
-        tap._close(Ending.EXIT)  # noqa: SLF001
+        tap.finish(Ending.EXIT)
 
 
 _registered = False
 
 
 def _at_exit() -> None:
-    """Run `close_all` at exit. Exit handlers run last in, first out: registered at the first call, not at import, it
-    comes before the shutdown of any provider that was there by then."""
+    """Have `close_all` run at exit.
+
+    Exit handlers run last in, first out: registered at the first call, not at import, it comes before the shutdown of
+    any provider that was there by then.
+    """
     global _registered  # noqa: PLW0603
     if not _registered:
         _registered = True

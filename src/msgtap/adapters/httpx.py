@@ -49,7 +49,7 @@ class _Adapter:
 
     def __init__(self, module: ModuleType) -> None:
         self._name = module.__name__
-        self._in_memory: type = module.ByteStream
+        self._in_memory: Any = module.ByteStream
 
     def send(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
         flow = self._begin(client, _request(args, kwargs))
@@ -206,7 +206,7 @@ class _Flow:
 _flow: ContextVar[_Flow | None] = ContextVar("msgtap_httpx_flow", default=None)
 
 
-class _Stream(wrapt.ObjectProxy):  # type: ignore[misc]
+class _Stream(wrapt.ObjectProxy[Any]):
     """The body of a response, showing its chunks to the tap. All else, ``elapsed`` say, is the body's own."""
 
     def __init__(self, stream: Any, tap: Tap) -> None:
@@ -237,7 +237,7 @@ def _passing(stream: Any, tap: Tap) -> Iterator[bytes]:
     tap.complete()
 
 
-class _AsyncStream(wrapt.ObjectProxy):  # type: ignore[misc]
+class _AsyncStream(wrapt.ObjectProxy[Any]):
     """The same for an asynchronous body."""
 
     def __init__(self, stream: Any, tap: Tap) -> None:
@@ -255,7 +255,7 @@ class _AsyncStream(wrapt.ObjectProxy):  # type: ignore[misc]
         self._self_tap.drop()
 
 
-class _AsyncChunks(wrapt.ObjectProxy):  # type: ignore[misc]
+class _AsyncChunks(wrapt.ObjectProxy[Any]):
     """The iterator of the body, which stays an async generator to whoever asks, and is closed as one.
 
     A generator of our own around it would be finalized by the event loop, in another task.

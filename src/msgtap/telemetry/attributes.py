@@ -191,7 +191,7 @@ def _usage(usage: Usage) -> dict[str, Value | None]:
 
 
 def input_tokens(usage: Usage) -> int | None:
-    """All tokens that the model read. The wire's ``input_tokens`` leaves out the cached ones; the conventions' does not."""
+    """All tokens that the model read: the conventions count the cached ones in, the wire does not."""
     if usage.input_tokens is None:
         return None
     return usage.input_tokens + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)

@@ -1,7 +1,7 @@
 """One structured event a call, ``messages.call``: an OpenTelemetry log record, and text where the program asks for it.
 
-As text it goes through structlog to the standard library's logger ``msgtap.calls``. That logger prints nothing and hands
-nothing on unless ``logs`` says so: nothing appears in a program that did not ask, and nothing is exported twice.
+As text it goes through structlog to the standard library's logger ``msgtap.calls``. That logger prints nothing and
+hands nothing on unless ``logs`` says so: nothing appears in a program that did not ask, nothing is exported twice.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from opentelemetry import trace
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
-from opentelemetry.context import Context
 
 from msgtap import semconv
 from msgtap.record import CallRecord
 from msgtap.telemetry.attributes import Attributes, call_attributes, start_attributes
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
 
 LogStyle = Literal["off", "stdlib", "json", "console"]
 Write = Callable[[int, dict[str, Any]], None]
@@ -75,19 +77,11 @@ def add_call_ids(_logger: object, _method: str, event: dict[str, Any]) -> dict[s
     return {**_ids(), **event}
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+class _StderrHandler(logging.Handler):
     """Writes to whatever standard error is at that moment; the event is text by then."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, _: TextIO) -> None:
-        """It cannot be set."""
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{record.getMessage()}\n")
 
 
 _handler = _StderrHandler()
@@ -107,7 +101,7 @@ def text_writer(style: LogStyle) -> Write | None:
     return lambda level, event: logger.log(level, **event)
 
 
-def _structured(style: LogStyle) -> Any:
+def _structured(style: LogStyle) -> Any:  # noqa: ANN401  # structlog's bound loggers answer to any name
     import structlog  # noqa: PLC0415  # not for programs that never ask for text
 
     renderers: dict[str, Callable[[], Any]] = {
@@ -115,7 +109,9 @@ def _structured(style: LogStyle) -> Any:
         "json": structlog.processors.JSONRenderer,
         "console": lambda: structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
     }
-    stamps = [] if style == "stdlib" else [structlog.processors.TimeStamper(fmt="iso"), structlog.stdlib.add_log_level]
+    stamps: list[Any] = (
+        [] if style == "stdlib" else [structlog.processors.TimeStamper(fmt="iso"), structlog.stdlib.add_log_level]
+    )
     return structlog.wrap_logger(
         CALLS,
         wrapper_class=structlog.stdlib.BoundLogger,

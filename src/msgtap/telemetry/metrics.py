@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from msgtap import semconv, shield
 from msgtap.record import CallRecord, CallStart, Usage
 from msgtap.telemetry.attributes import Attributes, input_tokens, start_attributes
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
 
 
 class CallMetrics:

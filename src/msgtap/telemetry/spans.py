@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from msgtap import semconv
-from msgtap.record import CallRecord, CallStart, Ending, MessageResponse
+from msgtap.record import CallRecord, CallStart, MessageResponse
 from msgtap.telemetry.attributes import (
     Attributes,
     asked_attributes,
@@ -21,12 +20,17 @@ from msgtap.telemetry.attributes import (
     start_attributes,
 )
 
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
 ExistingSpan = Literal["enrich", "nest", "ignore"]
 
 _GENERATIONS = frozenset({"chat", "generate_content", "text_completion"})
 _ANTHROPIC_SCOPE = "com.anthropic.sdk"
 # Where OpenTelemetry's util-genai says that an instrumentation above us records this call, metrics included.
 _UTIL_GENAI = "opentelemetry.genai.client.inference.context"
+# opentelemetry-instrumentation sets both keys; the first has no public name.
+_SUPPRESSION: tuple[str, str] = (vars(otel_context)["_SUPPRESS_INSTRUMENTATION_KEY"], "suppress_instrumentation")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
@@ -54,9 +58,7 @@ class CallSpan(Protocol):
 
 def suppressed() -> bool:
     """Whether the program has asked that nothing be observed here."""
-    # opentelemetry-instrumentation sets both keys; the first has no public name.
-    keys = (otel_context._SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation")  # noqa: SLF001
-    return any(otel_context.get_value(key) for key in keys)
+    return any(otel_context.get_value(key) for key in _SUPPRESSION)
 
 
 def metered_elsewhere() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import msgspec
@@ -34,7 +34,7 @@ class _Recorder:
 
 
 @contextmanager
-def capture_calls() -> Iterator[list[CallRecord]]:
+def capture_calls() -> Generator[list[CallRecord]]:
     """The calls that end while the block runs, in that order, beside whatever telemetry is configured.
 
     Example:

@@ -79,6 +79,7 @@ class EventStream:
             self._give_up()
 
     def feed(self, data: bytes, now: int) -> None:
+        """Fold the events that ``data`` completes."""
         if self._decode is None:
             self._receive(data, now)
             return
@@ -156,6 +157,7 @@ class WholeBody:
         self._size = 0
 
     def feed(self, data: bytes, now: int) -> None:  # noqa: ARG002  # a body without events has no clocks
+        """Keep ``data``, up to `BODY_LIMIT` in all."""
         self._size += len(data)
         if self._size <= BODY_LIMIT:
             self._chunks.append(data)

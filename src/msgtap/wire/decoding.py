@@ -1,8 +1,8 @@
 """JSON to typed values, whatever arrives: one wrong type costs one field, never the rest.
 
 Three roads. The typed one is fast and nearly always taken: what a type does not name is skipped at C speed. Where a
-value has the wrong type, the fields are converted one by one. Where the text is no strict JSON (lone surrogates, ``NaN``),
-it is mended or read by the standard library first.
+value has the wrong type, the fields are converted one by one. Where the text is no strict JSON (lone surrogates,
+``NaN``), it is mended or read by the standard library first.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _salvage(value: object, shape: type[T]) -> T | None:
     return shape(**{name: part for name, part in kept.items() if part is not None})
 
 
-def _convert(value: object, shape: Any) -> Any:
+def _convert(value: object, shape: Any) -> Any:  # noqa: ANN401  # a type is a value here
     try:
         return msgspec.convert(value, shape)
     except (msgspec.ValidationError, RecursionError):

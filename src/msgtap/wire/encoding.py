@@ -90,38 +90,28 @@ def _brotli() -> Decoder:
 
 
 def _zstd() -> Decoder:
-    """zstd by the standard library (3.14), its backport, or the ``zstandard`` package, which has no bound to set."""
+    """By the standard library (3.14), its backport, or the ``zstandard`` package, which has no bound to set."""
     module = _first_module("compression.zstd", "backports.zstd", "zstandard")
-    frame = _zstandard_frame if module.__name__ == "zstandard" else _zstd_frame
+    bounded = module.__name__ != "zstandard"
+    new = module.ZstdDecompressor if bounded else lambda: module.ZstdDecompressor().decompressobj()
+    frame = new()
 
     def decode(data: bytes) -> Iterator[bytes]:
-        nonlocal inflater
+        nonlocal frame
         try:
             while data:
-                yield from frame(inflater, data)
-                if not inflater.eof:
-                    return
-                data = inflater.unused_data
-                inflater = new()
+                yield frame.decompress(data, PIECE) if bounded else frame.decompress(data)
+                while bounded and not frame.needs_input and not frame.eof:
+                    yield frame.decompress(b"", PIECE)
+                data = frame.unused_data if frame.eof else b""
+                frame = new() if frame.eof else frame
         except module.ZstdError as error:
             raise UndecodableError(str(error)) from error
 
-    new = module.ZstdDecompressor if frame is _zstd_frame else lambda: module.ZstdDecompressor().decompressobj()
-    inflater = new()
     return decode
 
 
-def _zstd_frame(inflater: Any, data: bytes) -> Iterator[bytes]:
-    yield inflater.decompress(data, PIECE)
-    while not inflater.needs_input and not inflater.eof:
-        yield inflater.decompress(b"", PIECE)
-
-
-def _zstandard_frame(inflater: Any, data: bytes) -> Iterator[bytes]:
-    yield inflater.decompress(data)
-
-
-def _first_module(*names: str) -> Any:
+def _first_module(*names: str) -> Any:  # noqa: ANN401  # modules that may not be installed have no type here
     for name in names:
         try:
             return importlib.import_module(name)

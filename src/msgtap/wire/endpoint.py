@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from msgspec import Struct
@@ -46,8 +46,8 @@ class EndpointTable:
         table = (*rows, *KNOWN)
         self._rows = tuple((_matcher(row.host), _matcher(row.path), row) for row in table)
         self._excluded = tuple(_matcher(pattern) for pattern in exclude)
-        own = [fnmatch.translate(row.path).removesuffix(r"\Z").removesuffix(r"\z") for row in table if row.path != MESSAGES_PATH]
-        self._candidate = re.compile("|".join(["/v1/messages", *own]).encode()).search
+        # A user's path pattern, too, ends where the query begins; what is no pattern at its end is enough to look for.
+        self._candidate = re.compile("|".join({_tail(row.path) for row in table}).encode()).search
         self.match = lru_cache(maxsize=256)(self._match)
 
     def candidate(self, target: bytes) -> bool:
@@ -62,5 +62,10 @@ class EndpointTable:
         return next((row for hosts, paths, row in self._rows if paths(path) and any(map(hosts, names))), None)
 
 
-def _matcher(pattern: str):
+def _matcher(pattern: str) -> Callable[[str], object]:
     return re.compile(fnmatch.translate(pattern)).match
+
+
+def _tail(pattern: str) -> str:
+    """What every path that fits ``pattern`` contains: its last part that holds no wildcard, as a regular expression."""
+    return re.escape(re.split(r"[*?\]]", pattern)[-1])

@@ -65,9 +65,7 @@ def read_response_headers(headers: Mapping[str, str]) -> ResponseHeaders:
         organization_id=text(headers.get("anthropic-organization-id")),
         retry_after=_retry_after(headers),
         cache_status=text(headers.get("x-openrouter-cache-status")),
-        rate_limits=tuple(
-            (fact, _scalar(headers[name])) for name, fact in _RATE_LIMITS.items() if name in headers
-        ),
+        rate_limits=tuple((fact, _scalar(headers[name])) for name, fact in _RATE_LIMITS.items() if name in headers),
     )
 
 

@@ -1,4 +1,6 @@
-"""Server-sent events, however they are cut. https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""Server-sent events, however they are cut.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 Lines end in LF, CRLF or CR; an event ends at a blank line. Most events of a Messages stream carry nothing of interest,
 so an event is handed on as a block of bytes, and read only where somebody asks.
