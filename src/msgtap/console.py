@@ -51,6 +51,13 @@ def span_lines(span: ReadableSpan) -> Iterator[str]:
     yield from _facts(span.attributes)
 
 
+def log_lines(record: Any) -> Iterator[str]:
+    """A log record as text: event, severity and ids, then its attributes."""
+    ids = f"trace {record.trace_id:032x} span {record.span_id:016x}" if record.trace_id else ""
+    yield f"log      {record.body}  {record.severity_text}  {ids}"
+    yield from _facts(record.attributes)
+
+
 def metric_lines(data: MetricsData) -> Iterator[str]:
     """Points as text, a line each."""
     for resource in data.resource_metrics:
@@ -91,8 +98,7 @@ class _Metrics(MetricExporter):
 class _Logs(_LogExporter):  # type: ignore[misc]  # which of the two it is, only the SDK knows
     def export(self, batch: Sequence[Any]) -> Any:
         for data in batch:
-            record = data.log_record
-            _write([f"log      {record.body}  {record.severity_text}", *_facts(record.attributes)])
+            _write(log_lines(data.log_record))
         return _LogResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 10_000) -> bool:  # noqa: ARG002

@@ -208,6 +208,7 @@ def ending_attributes(record: CallRecord) -> Attributes:
             semconv.FINISH_REASONS: (semconv.FINISH_ERROR,) if cut_short else None,
             **_error(record.error),
             **_headers(record.headers),
+            **(_rate_limits(record.headers) if record.error_type else {}),
             **_timing(record.timing),
         }
     )
@@ -224,14 +225,19 @@ def _error(error: ErrorBody | None) -> dict[str, Value | None]:
 
 
 def _headers(headers: ResponseHeaders) -> dict[str, Value | None]:
-    found: dict[str, Value | None] = {semconv.RATE_LIMIT + name: value for name, value in headers.rate_limits}
-    if headers.request_id:
-        found[semconv.REQUEST_ID] = headers.request_id
-    found[semconv.ORGANIZATION_ID] = headers.organization_id
-    found[semconv.GENERATION_ID] = headers.generation_id
-    found[semconv.RETRY_AFTER] = headers.retry_after
-    found[semconv.CACHE_STATUS] = headers.cache_status
-    return found
+    found: dict[str, Value | None] = {
+        semconv.ORGANIZATION_ID: headers.organization_id,
+        semconv.GENERATION_ID: headers.generation_id,
+        semconv.RETRY_AFTER: headers.retry_after,
+        semconv.CACHE_STATUS: headers.cache_status,
+    }
+    # An error body may have named the request already; a missing header must not unsay it.
+    return found | {semconv.REQUEST_ID: headers.request_id} if headers.request_id else found
+
+
+def _rate_limits(headers: ResponseHeaders) -> dict[str, Value | None]:
+    """What the limits were when a call failed; otherwise they would double the size of every span."""
+    return {semconv.RATE_LIMIT + name: value for name, value in headers.rate_limits}
 
 
 def _timing(timing: Timing) -> dict[str, Value | None]:

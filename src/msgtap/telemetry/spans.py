@@ -128,6 +128,7 @@ class _Enriched:
     def __init__(self, tracer: Tracer, start: CallStart, span: Span) -> None:
         self._tracer = tracer
         self._span = span
+        self._written: set[str] = set()
         self.context = otel_context.get_current()
         self._add(start_attributes(start) | asked_attributes(start))
 
@@ -148,9 +149,12 @@ class _Enriched:
         return None
 
     def _add(self, attributes: Attributes) -> None:
+        """Write what the other instrumentation has not; what we wrote ourselves may have become more."""
         if self._span.is_recording():
-            there = getattr(self._span, "attributes", None) or {}
-            self._span.set_attributes({name: value for name, value in attributes.items() if name not in there})
+            theirs = (getattr(self._span, "attributes", None) or {}).keys() - self._written
+            lacking = {name: value for name, value in attributes.items() if name not in theirs}
+            self._span.set_attributes(lacking)
+            self._written |= lacking.keys()
 
     def _add_attempt(self, record: CallRecord) -> None:
         attributes = start_attributes(record) | ending_attributes(record)

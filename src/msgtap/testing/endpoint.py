@@ -104,7 +104,7 @@ def _anthropic(request: dict[str, Any], pace: float) -> Reply:
     answer = make.Answer(
         id=f"msg_{uuid.uuid4().hex[:24]}",
         request_id=f"req_{uuid.uuid4().hex[:24]}",
-        model=model if re.search(r"-\d{8}$", model) else f"{model}-20250929",
+        model=model if re.search(r"-\d{8}$", model) else f"{model}-20260901",
         thinking=thinking,
         usage={**make.USAGE, **details},
     )

@@ -117,7 +117,7 @@ class Answer:
 
     id: str = "msg_01Kq3vN8xYtR2mZpLw7BdSfH"
     request_id: str = "req_011CTx8kQ2mZpLw7BdSfKq3v"
-    model: str = "claude-sonnet-4-5-20250929"
+    model: str = "claude-sonnet-5-20260901"
     thinking: str | None = None
     text: str | None = "Glass only (« bris de glace »), no bodily injury."
     tool: tuple[str, Json] | None = None
@@ -136,7 +136,7 @@ class OpenRouterAnswer(Answer):
     """
 
     id: str = "gen-1795400000-Kq3vN8xYtR2mZpLw7BdS"
-    model: str = "anthropic/claude-sonnet-4.6"
+    model: str = "anthropic/claude-sonnet-5"
     usage: Json = field(default_factory=OPENROUTER_USAGE.copy)
     provider: str = "Amazon Bedrock"
     metadata: Json | None = None

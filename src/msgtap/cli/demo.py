@@ -1,0 +1,125 @@
+"""``msgtap demo``: the calls of `msgtap.cli.demo_calls`, then a table of what was seen, and one call in full."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import anthropic
+import httpx
+import httpx2
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+import msgtap
+from msgtap.cli.demo_calls import CALLS
+from msgtap.console import log_lines, metric_lines, span_lines
+from msgtap.record import CallRecord, Ending
+from msgtap.telemetry.attributes import input_tokens
+from msgtap.testing import capture_calls
+from msgtap.testing.endpoint import Endpoint
+from msgtap.testing.memory import Memory
+from msgtap.testing.replies import Reply
+
+# What the clients raise where the endpoint misbehaves, as it does in this demo.
+_EXPECTED = (anthropic.APIError, httpx.HTTPError, httpx2.HTTPError)
+_METRICS_SHOWN = 4
+
+
+def run(exporters: Sequence[str]) -> None:
+    """Run the demo; ``exporters`` are names of further ones that get its telemetry."""
+    console = Console()
+    memory = Memory()
+    openrouter = msgtap.Endpoint(host="127.0.0.1", path="/api/v1/messages", provider="openrouter")
+    msgtap.configure(
+        exporters=[memory.exporter, *exporters],
+        service_name="msgtap-demo",
+        endpoints=[openrouter],
+    )
+    seen = list(_calls(console))
+    msgtap.flush()
+    console.print(_table(seen))
+    _summary(console, seen)
+    _one_call(console, memory)
+
+
+def _calls(console: Console) -> Iterator[tuple[str, CallRecord]]:
+    """Each call's title with the records that it made."""
+    script: deque[Reply] = deque()
+    with Endpoint(respond=lambda _: script.popleft()) as endpoint:
+        for call in track(CALLS, "Calling a stand-in endpoint on this machine", console=console, transient=True):
+            script.extend(call.replies)
+            with capture_calls() as records, contextlib.suppress(*_EXPECTED):
+                call.do(endpoint.url)
+            yield from ((call.what, record) for record in records)
+
+
+def _table(seen: Sequence[tuple[str, CallRecord]]) -> Table:
+    title = "What msgtap saw: a row for each HTTP attempt"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("call\n[dim]model · session · user[/]", min_width=32)
+    for column in ("tokens\n[dim]in[/]", "\n[dim]out[/]", "first\n[dim]token[/]", "total"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("outcome\n[dim]cost[/]", no_wrap=True)
+    for what, record in seen:
+        table.add_row(*_row(what, record))
+    return table
+
+
+def _row(what: str, record: CallRecord) -> tuple[str, ...]:
+    usage, timing, who = record.response.usage, record.timing, record.correlation
+    first = timing.first_answer if timing.first_thinking is None else timing.first_thinking
+    details = " · ".join(part for part in (record.request.model, who.session_id, who.user_id) if part)
+    cost = "" if usage.cost is None else f"\n[dim]${usage.cost:.4f}[/]"
+    return (
+        f"{what}\n[dim]{escape(details)}[/]",
+        _count(input_tokens(usage)),
+        _count(usage.output_tokens),
+        _milliseconds(first),
+        _milliseconds(timing.duration),
+        _outcome(record) + cost,
+    )
+
+
+def _outcome(record: CallRecord) -> str:
+    if record.error_type is not None:
+        return f"[red]{escape(record.error_type.rpartition('.')[2])}[/]"
+    return (
+        escape(record.response.stop_reason or "") if record.ending == Ending.COMPLETE else f"[yellow]{record.ending}[/]"
+    )
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:,.0f} ms"
+
+
+def _summary(console: Console, seen: Sequence[tuple[str, CallRecord]]) -> None:
+    failed = sum(record.error_type is not None for _, record in seen)
+    console.print(
+        f"{len(CALLS)} calls, {len(seen)} attempts, {failed} of them failed. No line of theirs knows msgtap.\n"
+    )
+
+
+def _one_call(console: Console, memory: Memory) -> None:
+    """The stream with thinking, in OpenTelemetry's three signals."""
+    span = next(span for span in memory.spans if "explain-decision" in str(span.attributes))
+    context = span.get_span_context()
+    log = next(data.log_record for data in memory.logs if context and data.log_record.span_id == context.span_id)
+    console.print("One of these calls, as OpenTelemetry gets it:", style="bold")
+    for line in span_lines(span):
+        console.print(line, highlight=False, soft_wrap=True)
+    if memory.metrics:
+        for line in islice(metric_lines(memory.metrics), _METRICS_SHOWN):
+            console.print(line, highlight=False, soft_wrap=True)
+    for line in islice(log_lines(log), 1):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print("\nYour own program: msgtap.configure(), or see `msgtap --help`.", style="bold")
