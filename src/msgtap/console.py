@@ -52,10 +52,9 @@ def span_lines(span: ReadableSpan) -> Iterator[str]:
 
 
 def log_lines(record: Any) -> Iterator[str]:
-    """A log record as text: event, severity and ids, then its attributes."""
+    """A log record as text, on one line: event, severity and ids, then its attributes."""
     ids = f"trace {record.trace_id:032x} span {record.span_id:016x}" if record.trace_id else ""
-    yield f"log      {record.body}  {record.severity_text}  {ids}"
-    yield from _facts(record.attributes)
+    yield f"log      {record.body}  {record.severity_text}  {ids}  {_labels(record.attributes)}"
 
 
 def metric_lines(data: MetricsData) -> Iterator[str]:

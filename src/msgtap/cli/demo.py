@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import anthropic
 import httpx
@@ -29,6 +28,17 @@ from msgtap.testing.replies import Reply
 # What the clients raise where the endpoint misbehaves, as it does in this demo.
 _EXPECTED = (anthropic.APIError, httpx.HTTPError, httpx2.HTTPError)
 _METRICS_SHOWN = 4
+_SHOWN = (
+    "gen_ai.request.model",
+    "gen_ai.response.finish",
+    "gen_ai.usage",
+    "session",
+    "user",
+    "openrouter.trace",
+    "trace.metadata",
+    "msgtap.time",
+    "msgtap.longest",
+)
 
 
 def run(exporters: Sequence[str]) -> None:
@@ -114,12 +124,28 @@ def _one_call(console: Console, memory: Memory) -> None:
     span = next(span for span in memory.spans if "explain-decision" in str(span.attributes))
     context = span.get_span_context()
     log = next(data.log_record for data in memory.logs if context and data.log_record.span_id == context.span_id)
-    console.print("One of these calls, as OpenTelemetry gets it:", style="bold")
-    for line in span_lines(span):
+    metrics = memory.metrics
+    shown = (
+        [line for line in metric_lines(metrics) if "time_to_first" in line or "msgtap.tokens" in line]
+        if metrics
+        else []
+    )
+    console.print("One of these calls, the second, as OpenTelemetry gets it:", style="bold")
+    for line in (
+        *_interesting(list(span_lines(span))),
+        *shown[:_METRICS_SHOWN],
+        *(line.partition("  gen_ai")[0] for line in log_lines(log)),
+    ):
         console.print(line, highlight=False, soft_wrap=True)
-    if memory.metrics:
-        for line in islice(metric_lines(memory.metrics), _METRICS_SHOWN):
-            console.print(line, highlight=False, soft_wrap=True)
-    for line in islice(log_lines(log), 1):
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print("\nYour own program: msgtap.configure(), or see `msgtap --help`.", style="bold")
+    console.print(
+        "\nIn your own program: msgtap.configure(exporters=[...]). More: README.md, msgtap --help", style="bold"
+    )
+
+
+def _interesting(lines: Sequence[str]) -> Iterator[str]:
+    """A span's first line, and those of its attributes that nobody else writes, or that everybody looks for."""
+    first, *attributes = lines
+    yield first
+    chosen = [line for line in attributes if line.split()[0].startswith(_SHOWN)]
+    yield from chosen
+    yield f"         … and {len(attributes) - len(chosen)} more"
