@@ -2,7 +2,8 @@
 
 Three roads. The typed one is fast and nearly always taken: what a type does not name is skipped at C speed. Where a
 value has the wrong type, the fields are converted one by one. Where the text is no strict JSON (lone surrogates,
-``NaN``), it is mended or read by the standard library first.
+``NaN``, bytes that are no UTF-8), it is mended, or read by the standard library, first. No text that comes out holds
+half of a surrogate pair: an exporter would refuse the whole batch for it.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from msgtap import shield
 T = TypeVar("T", bound=Struct)
 V = TypeVar("V")
 
-# OTLP carries 64-bit integers; a larger one would make an exporter refuse the whole batch.
+# OTLP carries 64-bit integers; a larger one would make an exporter refuse the whole batch. Counts are added up, so they
+# stay within JSON's safe integers; and an amount of money is neither less than nothing nor more than there is.
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Number = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
+Cost = Annotated[float, Meta(ge=0, le=1e15)]
 
 TEXT_LIMIT = 256
 """Longest text in characters of a model name, an id or an enumerated value."""
 LIST_LIMIT = 32
 """Most entries of a list of names in a request."""
 
-_LONE_SURROGATE = re.compile(
-    rb"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}", re.IGNORECASE
+# A pair of surrogates, else a lone one, else any other escape: a backslash that is itself escaped begins none.
+_ESCAPE = re.compile(
+    r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(?P<lone>\\ud[89a-f][0-9a-f]{2})|\\.", re.IGNORECASE | re.DOTALL
 )
+_DIGITS = 1000
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -47,24 +52,39 @@ def decoder(shape: type[T]) -> Callable[[bytes], T | None]:
     def decode(data: bytes) -> T | None:
         try:
             return typed.decode(data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
             return _salvage(_read_leniently(data), shape)
 
     return decode
 
 
 def _read_leniently(data: bytes) -> object:
-    for attempt in (msgspec.json.decode, _decode_mended, json.loads):
+    for attempt in (msgspec.json.decode, _decode_mended, _decode_loosely):
         try:
             return attempt(data)
-        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
+        except (ValueError, RecursionError):
             continue
     shield.count("undecodable_json")
     return None
 
 
 def _decode_mended(data: bytes) -> object:
-    return msgspec.json.decode(_LONE_SURROGATE.sub(rb"\\ufffd", data))
+    return msgspec.json.decode(_mended(data))
+
+
+def _decode_loosely(data: bytes) -> object:
+    return json.loads(_mended(data), parse_int=_integer)
+
+
+def _mended(data: bytes) -> str:
+    """``data`` as text, without a byte order mark and with U+FFFD for what is no character."""
+    written = data.decode(json.detect_encoding(data), "replace")
+    return _ESCAPE.sub(lambda escape: r"\ufffd" if escape["lone"] else escape[0], written)
+
+
+def _integer(digits: str) -> int | float:
+    """A number that Python would refuse to read for its length becomes infinite, which no field takes."""
+    return int(digits) if len(digits) <= _DIGITS else float(digits)
 
 
 def _salvage(value: object, shape: type[T]) -> T | None:
@@ -81,7 +101,7 @@ def _salvage(value: object, shape: type[T]) -> T | None:
 def _convert(value: object, shape: Any) -> Any:  # noqa: ANN401  # a type is a value here
     try:
         return msgspec.convert(value, shape)
-    except (msgspec.ValidationError, RecursionError):
+    except (ValueError, RecursionError):
         pass
     for option in get_args(shape) if isinstance(shape, types.UnionType) else (shape,):
         if isinstance(option, type) and issubclass(option, Struct) and isinstance(value, dict):

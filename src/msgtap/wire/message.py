@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from msgtap import shield
 from msgtap.record import ErrorBody, Iteration, MessageResponse, Usage
-from msgtap.wire.decoding import Count, Number, decoder, first, identifier, text, texts
+from msgtap.wire.decoding import Cost, Count, decoder, first, identifier, text, texts
 
 
 class _Typed(Struct):
@@ -35,7 +35,7 @@ class _ServerToolUse(Struct):
 
 
 class _CostDetails(Struct):
-    upstream_inference_cost: Number | None = None
+    upstream_inference_cost: Cost | None = None
 
 
 class _Iteration(Struct):
@@ -60,7 +60,7 @@ class _Usage(Struct):
     speed: str | None = None
     inference_geo: str | None = None
     iterations: list[_Iteration] | None = None
-    cost: Number | None = None
+    cost: Cost | None = None
     cost_details: _CostDetails | None = None
     is_byok: bool | None = None
 
