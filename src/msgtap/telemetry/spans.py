@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -31,6 +32,7 @@ _ANTHROPIC_SCOPE = "com.anthropic.sdk"
 _UTIL_GENAI = "opentelemetry.genai.client.inference.context"
 # opentelemetry-instrumentation sets both keys; the first has no public name.
 _SUPPRESSION: tuple[str, str] = (vars(otel_context)["_SUPPRESS_INSTRUMENTATION_KEY"], "suppress_instrumentation")
+_UNKNOWN = MessageResponse()
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
@@ -69,7 +71,7 @@ def metered_elsewhere() -> bool:
 def open_span(tracer: Tracer, start: CallStart, policy: ExistingSpan) -> CallSpan:
     """The span for a call that begins in the current context."""
     current = trace.get_current_span()
-    if not _is_generation(current) or policy == "nest":
+    if policy == "nest" or not _is_generation(current):
         return _Own(tracer, start)
     return _Enriched(tracer, start, current) if policy == "enrich" else _None()
 
@@ -78,13 +80,13 @@ def _is_generation(span: Span) -> bool:
     """Whether ``span`` stands for a call of a model already, so that a second one would count its tokens twice."""
     if not span.is_recording():
         return False
-    scope = getattr(getattr(span, "instrumentation_scope", None), "name", "") or ""
     attributes = getattr(span, "attributes", None) or {}
+    operation = attributes.get(semconv.OPERATION_NAME)
+    if operation is not None:  # what it says holds: the Anthropic SDK has spans of tools and agents too
+        return operation in _GENERATIONS
+    scope = getattr(getattr(span, "instrumentation_scope", None), "name", "") or ""
     return (
-        scope.startswith(_ANTHROPIC_SCOPE)
-        or attributes.get(semconv.OPERATION_NAME) in _GENERATIONS
-        or attributes.get("openinference.span.kind") == "LLM"
-        or metered_elsewhere()
+        scope.startswith(_ANTHROPIC_SCOPE) or attributes.get("openinference.span.kind") == "LLM" or metered_elsewhere()
     )
 
 
@@ -128,7 +130,7 @@ class _Enriched:
     def __init__(self, tracer: Tracer, start: CallStart, span: Span) -> None:
         self._tracer = tracer
         self._span = span
-        self._written: set[str] = set()
+        self._written = _names_written(span)
         self.context = otel_context.get_current()
         self._add(start_attributes(start) | asked_attributes(start))
 
@@ -139,7 +141,10 @@ class _Enriched:
         """Nothing."""
 
     def progress(self, response: MessageResponse) -> None:
-        self._add(response_attributes(response))
+        if response == _UNKNOWN:  # an error, or a body that is read as one
+            return
+        # The span may have ended by the time the call does: until there is a reason, its absence stands there.
+        self._add({semconv.FINISH_REASONS: (semconv.FINISH_ERROR,)} | response_attributes(response))
 
     def finish(self, record: CallRecord) -> Attributes | None:
         if record.error_type is not None:
@@ -154,7 +159,7 @@ class _Enriched:
             theirs = (getattr(self._span, "attributes", None) or {}).keys() - self._written
             lacking = {name: value for name, value in attributes.items() if name not in theirs}
             self._span.set_attributes(lacking)
-            self._written |= lacking.keys()
+            self._written.update(lacking)
 
     def _add_attempt(self, record: CallRecord) -> None:
         attributes = start_attributes(record) | ending_attributes(record)
@@ -170,6 +175,17 @@ class _Enriched:
         )
         span.set_status(Status(StatusCode.ERROR))
         span.end(record.timing.ended_at)
+
+
+_written: WeakKeyDictionary[Span, set[str]] = WeakKeyDictionary()
+
+
+def _names_written(span: Span) -> set[str]:
+    """The attributes that we gave ``span``: those that a later event, or a later attempt, may replace."""
+    try:
+        return _written.setdefault(span, set())
+    except TypeError:  # some other make of span, which cannot be referred to weakly
+        return set()
 
 
 class _None:
