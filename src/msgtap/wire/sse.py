@@ -26,6 +26,8 @@ class EventDecoder:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that ``data`` completes."""
+        if not data:  # and a CR that came before it is still the last byte
+            return []
         if self._after_return or b"\r" in data:
             data = self._with_line_feeds(data)
         pending = self._pending
