@@ -209,12 +209,11 @@ class Tap:
             _open.remove(self)
         except KeyError:  # somebody else was first, or this is a child process and the call its parent's
             return
-        record: CallRecord | None = self._exchange.close(ending, time.perf_counter_ns(), failure)
+        record = attempt(self._exchange.close, ending, time.perf_counter_ns(), failure)
         for processor in self._processors:
             record = _processed(processor, record) if record else None
         for observation in self._observations:
             attempt(observation.finish, record)
-        drain()
 
     def _progress(self) -> None:
         if self._known is not None:
@@ -228,6 +227,7 @@ def _processed(processor: Processor, record: CallRecord) -> CallRecord | None:
     return result[0] if result else record
 
 
+@shielded
 def drain() -> None:
     """Close the calls whose responses were garbage-collected."""
     while _dropped:
@@ -238,6 +238,7 @@ def drain() -> None:
         tap.finish(Ending.CLOSED)
 
 
+@shielded
 def close_all() -> None:
     """Close every open call: the process is about to end."""
     drain()

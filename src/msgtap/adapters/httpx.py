@@ -1,26 +1,31 @@
 """httpx and httpx2: one adapter for both, since the second continues the first. Sync, asyncio and trio.
 
-Two seams, looked up on the class at each call, so that clients built earlier are seen too. ``_send_handling_auth`` is
-one call as the program means it, with its redirects and authentication challenges. ``_send_single_request`` is where
-the body of a response can be tapped before the program's own hooks read it.
+Two seams, looked up on the class at each call, so that clients built earlier are seen too. ``_send_single_request`` is
+one request and the head of its response: there the body can be tapped before the program's own hooks read it.
+``_send_handling_auth`` is one call as the program means it, with the redirects and challenges on its way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import wrapt
 
-from msgtap.shield import LOGGER, attempt, shielded
+from msgtap.shield import LOGGER, shielded
 from msgtap.tap import Tap, wanted, watch
+
+if TYPE_CHECKING:
+    _Proxy = wrapt.ObjectProxy[Any]
+else:
+    _Proxy = wrapt.ObjectProxy  # before wrapt 2 it took no type
 
 _CHALLENGES = frozenset({401, 407})
 _PORTS = {"http": 80, "https": 443}
-_SEAMS = ("_send_handling_auth", "_send_single_request")
+_SEAMS = ("_send_single_request", "_send_handling_auth")
 
 _installed: WeakSet[type] = WeakSet()
 
@@ -28,20 +33,20 @@ _installed: WeakSet[type] = WeakSet()
 def install(module: ModuleType) -> None:
     """Observe every client of ``module``, which is httpx or httpx2."""
     adapter = _Adapter(module)
-    _wrap(module.Client, adapter.send, adapter.send_single)
-    _wrap(module.AsyncClient, adapter.send_async, adapter.send_single_async)
+    _wrap(module.Client, adapter.send_single, adapter.send)
+    _wrap(module.AsyncClient, adapter.send_single_async, adapter.send_async)
 
 
-def _wrap(client: type, send: Any, send_single: Any) -> None:
+def _wrap(client: type, *wrappers: Any) -> None:
     if client in _installed:
         return
     _installed.add(client)
-    if all(hasattr(client, seam) for seam in _SEAMS):
-        wrapt.wrap_function_wrapper(client, _SEAMS[0], send)
-        wrapt.wrap_function_wrapper(client, _SEAMS[1], send_single)
-    else:
+    seams = _SEAMS
+    if not all(hasattr(client, seam) for seam in seams):
         LOGGER.info("this version of %s is new to msgtap: calls are seen without the times of chunks", client)
-        wrapt.wrap_function_wrapper(client, "send", send)
+        seams = ("send", "send")
+    for seam, wrapper in zip(seams, wrappers, strict=True):
+        wrapt.wrap_function_wrapper(client, seam, wrapper)
 
 
 class _Adapter:
@@ -52,20 +57,10 @@ class _Adapter:
         self._in_memory: Any = module.ByteStream
 
     def send(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
-        flow = self._begin(client, _request(args, kwargs))
-        if flow is None:
+        if not _wanted(_request(args, kwargs)):
             return wrapped(*args, **kwargs)
-        with flow:
-            response = wrapped(*args, **kwargs)
-            flow.arrive(response, _Stream)
-            return response
-
-    def send_single(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
-        flow = self._again(client, _request(args, kwargs))
-        response = wrapped(*args, **kwargs)
-        if flow is not None:
-            flow.receive(response, _Stream)
-        return response
+        with _Flow(client, _Stream):
+            return wrapped(*args, **kwargs)
 
     def send_async(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
         if not _wanted(_request(args, kwargs)):
@@ -73,38 +68,43 @@ class _Adapter:
         return self._send_async(wrapped, client, args, kwargs)
 
     async def _send_async(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
-        flow = self._begin(client, _request(args, kwargs))
-        if flow is None:
+        with _Flow(client, _AsyncStream):
             return await wrapped(*args, **kwargs)
-        with flow:
-            response = await wrapped(*args, **kwargs)
-            flow.arrive(response, _AsyncStream)
-            return response
+
+    def send_single(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
+        flow = self._step(client, _request(args, kwargs))
+        if flow is None:
+            return wrapped(*args, **kwargs)
+        with flow.tap:
+            response = wrapped(*args, **kwargs)
+        flow.receive(response)
+        return response
 
     def send_single_async(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
-        if _flow.get() is None:
+        flow = self._step(client, _request(args, kwargs))
+        if flow is None:
             return wrapped(*args, **kwargs)
-        return self._send_single_async(wrapped, client, args, kwargs)
+        return self._send_single_async(wrapped, flow, args, kwargs)
 
-    async def _send_single_async(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
-        flow = self._again(client, _request(args, kwargs))
-        response = await wrapped(*args, **kwargs)
-        if flow is not None:
-            flow.receive(response, _AsyncStream)
+    async def _send_single_async(self, wrapped: Any, flow: _Flow, args: Any, kwargs: Any) -> Any:
+        with flow.tap:
+            response = await wrapped(*args, **kwargs)
+        flow.receive(response)
         return response
 
     @shielded
-    def _begin(self, client: object, request: Any) -> _Flow | None:
-        tap = self._watch(request) if _wanted(request) else None
-        return None if tap is None else _Flow(client, tap)
-
-    @shielded
-    def _again(self, client: object, request: Any) -> _Flow | None:
-        """The flow that this request is a step of; its first step, or one after a redirect or a challenge."""
+    def _step(self, client: object, request: Any) -> _Flow | None:
+        """The flow that this request is a step of, with the tap to use; `None` if it is not to be observed."""
         flow = _flow.get()
         if flow is None or flow.client is not client or not _wanted(request):
             return None
-        return flow if flow.step(lambda: self._watch(request)) else None
+        # Where the last answer was none, the attempt goes on. After any other the program's auth flow makes a new one.
+        tap = self._watch(request) if flow.held is None else flow.tap
+        flow.held = None
+        if tap is None:
+            return None
+        flow.tap = tap
+        return flow
 
     def _watch(self, request: Any) -> Tap | None:
         url = request.url
@@ -130,83 +130,76 @@ def _wanted(request: Any) -> bool:
 
 
 class _Flow:
-    """A call that is being sent: its tap, and a response that may prove to be a mere step on the way.
+    """A call on its way: as a context manager it makes itself known to the inner seam.
 
-    As a context manager it spans the sending, and makes itself known to the inner seam.
+    Attributes:
+        client: whose call it is; `None` once it is over, for a task started meanwhile keeps a copy of this context.
+        tap: of the attempt in progress.
+        held: a redirect or a challenge, which is the answer only if no other request follows on it.
     """
 
-    __slots__ = ("_first", "_followed", "_held", "_outer", "client", "tap")
+    __slots__ = ("_outer", "_proxy", "client", "held", "tap")
+    tap: Tap
 
-    def __init__(self, client: object, tap: Tap) -> None:
+    def __init__(self, client: object, proxy: type[_Stream | _AsyncStream]) -> None:
         self.client: object | None = client
-        self.tap = self._first = tap
-        self._followed = False
-        self._held: Any = None
-        self._outer: _Flow | None = None
+        self.held: Any = None
+        self._proxy = proxy
 
     def __enter__(self) -> None:
         self._outer = _flow.get()
         _flow.set(self)
-        self._first.__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
         if _flow.get() is self:  # not so where the garbage collector closes a coroutine in another context
             _flow.set(self._outer)
-        self.client = None  # a task that was started meanwhile has a copy of this context
-        if error is not None:
-            self._settle()
-            self.tap.fail(error)
-        self._first.__exit__(kind, error, _)
+        self.client = None
+        if self.held is not None:
+            self._answer(self.held, error)
 
-    def step(self, watch_again: Callable[[], Tap | None]) -> bool:
-        """One more request of this flow is about to be sent. False if it is not to be observed."""
-        self._held = None
-        if self._followed:
-            # The program's own auth flow has seen an answer and tries once more: an attempt of its own.
-            tap = watch_again()
-            if tap is None:
-                return False
-            self.tap, self._followed = tap, False
+    def receive(self, response: Any) -> None:
+        """The inner seam has a response."""
+        if not self._take(response):
+            self.tap.drop()  # we failed, and shall hear no more of it
+
+    @shielded
+    def _take(self, response: Any) -> bool:
+        if response.has_redirect_location or response.status_code in _CHALLENGES:
+            self.held = response
+        else:
+            self._answer(response)
         return True
 
     @shielded
-    def receive(self, response: Any, proxy: type[_Stream | _AsyncStream]) -> None:
-        """The inner seam has a response: the answer, unless it asks for another request."""
-        if response.has_redirect_location or response.status_code in _CHALLENGES:
-            self._held = response
-        else:
-            self._follow(response, proxy)
-
-    @shielded
-    def arrive(self, response: Any, proxy: type[_Stream | _AsyncStream]) -> None:
-        """The program is about to get ``response``."""
-        if not self._followed and self._held in (None, response):
-            self._follow(response, proxy)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Whatever was held and not given to the program, a redirect that led elsewhere say, is the answer."""
-        held, self._held = self._held, None
-        if held is not None and not self._followed:
-            self.tap.headers(held.status_code, held.headers.raw)
-            self.tap.complete()
-
-    def _follow(self, response: Any, proxy: type[_Stream | _AsyncStream]) -> None:
-        self._followed = True
-        self._held = None
-        if response.is_closed:  # mocks, caches, and hooks of the program that read it: the content is decoded
-            self.tap.headers(response.status_code, response.headers.raw, decoded=True)
-            self.tap.chunk(attempt(getattr, response, "content", b"") or b"")
-            self.tap.complete()
+    def _answer(self, response: Any, error: BaseException | None = None) -> None:
+        """``response`` is the answer, though with ``error`` the program will not get it."""
+        self.held = None
+        tap = self.tap
+        if not response.is_closed:
+            tap.headers(response.status_code, response.headers.raw)
+            response.stream = self._proxy(response.stream, tap)
             return
-        self.tap.headers(response.status_code, response.headers.raw)
-        response.stream = proxy(response.stream, self.tap)
+        # Mocks, caches, and what the client or a hook has read already: its content is decoded.
+        tap.headers(response.status_code, response.headers.raw, decoded=True)
+        tap.chunk(_content(response))
+        if error is None:
+            tap.complete()
+        else:
+            tap.fail(error)
+
+
+def _content(response: Any) -> bytes:
+    try:
+        content: bytes = response.content
+    except RuntimeError:  # it was closed unread
+        return b""
+    return content
 
 
 _flow: ContextVar[_Flow | None] = ContextVar("msgtap_httpx_flow", default=None)
 
 
-class _Stream(wrapt.ObjectProxy[Any]):
+class _Stream(_Proxy):
     """The body of a response, showing its chunks to the tap. All else, ``elapsed`` say, is the body's own."""
 
     def __init__(self, stream: Any, tap: Tap) -> None:
@@ -237,7 +230,7 @@ def _passing(stream: Any, tap: Tap) -> Iterator[bytes]:
     tap.complete()
 
 
-class _AsyncStream(wrapt.ObjectProxy[Any]):
+class _AsyncStream(_Proxy):
     """The same for an asynchronous body."""
 
     def __init__(self, stream: Any, tap: Tap) -> None:
@@ -255,7 +248,7 @@ class _AsyncStream(wrapt.ObjectProxy[Any]):
         self._self_tap.drop()
 
 
-class _AsyncChunks(wrapt.ObjectProxy[Any]):
+class _AsyncChunks(_Proxy):
     """The iterator of the body, which stays an async generator to whoever asks, and is closed as one.
 
     A generator of our own around it would be finalized by the event loop, in another task.
