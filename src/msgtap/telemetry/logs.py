@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from opentelemetry import trace
@@ -68,7 +68,7 @@ def _ids(context: Context | None = None) -> dict[str, str]:
     return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"} if span.is_valid else {}
 
 
-def add_call_ids(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def add_call_ids(_logger: object, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
     """A structlog processor: gives the program's own events the ids of the call in progress, where there is one.
 
     Returns:
@@ -84,19 +84,38 @@ class _StderrHandler(logging.Handler):
         sys.stderr.write(f"{record.getMessage()}\n")
 
 
-_handler = _StderrHandler()
+class _OnwardHandler(logging.Handler):
+    """Hands the text on to the program's handlers, as propagation would, but to none that has the event already.
+
+    OpenTelemetry's would export it beside the log record that it is; pytest's are on this logger and on the root.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = CALLS.parent
+        while logger is not None:
+            for handler in logger.handlers:
+                if record.levelno >= handler.level and not _has_it(handler):
+                    handler.handle(record)
+            logger = logger.parent if logger.propagate else None
+
+
+def _has_it(handler: logging.Handler) -> bool:
+    return handler in CALLS.handlers or any(
+        kind.__module__.startswith("opentelemetry.") for kind in type(handler).__mro__
+    )
+
+
+_HANDLERS = {"stdlib": _OnwardHandler(), "json": (_stderr := _StderrHandler()), "console": _stderr}
 
 
 def text_writer(style: LogStyle) -> Write | None:
     """What writes events as text in ``style``; `None` for ``"off"``. Sets the logger ``msgtap.calls`` up for it."""
-    CALLS.propagate = style == "stdlib"
-    CALLS.removeHandler(_handler)
-    CALLS.setLevel(logging.NOTSET)
+    for handler in _HANDLERS.values():
+        CALLS.removeHandler(handler)
     if style == "off":
         return None
-    if style != "stdlib":
-        CALLS.addHandler(_handler)
-        CALLS.setLevel(logging.INFO)
+    CALLS.addHandler(_HANDLERS[style])
+    CALLS.setLevel(logging.NOTSET if style == "stdlib" else logging.INFO)
     logger = _structured(style)
     return lambda level, event: logger.log(level, **event)
 
