@@ -56,7 +56,7 @@ class Exchange:
     def close(self, ending: Ending, now: int, failure: str | None = None) -> CallRecord:
         """The record of the call, which ended at ``now`` as ``ending`` says; ``failure`` is an exception's name."""
         if self._body:
-            self._body.finish()
+            self._body.finish(now if self._last_chunk is None else self._last_chunk)
         ending = self._verdict(ending)
         error = self._body.error if self._body else None
         return CallRecord(

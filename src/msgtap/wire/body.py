@@ -39,13 +39,13 @@ class Body(Protocol):
     def feed(self, data: bytes, now: int) -> None:
         """Take the next chunk, as it came over the wire, at ``now``."""
 
-    def finish(self) -> None:
-        """No more will come."""
+    def finish(self, now: int) -> None:
+        """No more will come; the last of it came at ``now``."""
 
 
 def body(status: int, headers: Mapping[str, str], *, asked_to_stream: bool) -> Body:
     """The reader for a response with this status and these (selected) headers."""
-    kind = headers.get("content-type", "")
+    kind = headers.get("content-type", "").lower()
     streams = "event-stream" in kind or (asked_to_stream and "json" not in kind)
     codings = headers.get("content-encoding", "")
     if status < 400 and streams:  # noqa: PLR2004  # a stream that fails at once is answered as plain JSON
@@ -89,11 +89,11 @@ class EventStream:
         except UndecodableError:
             self._give_up()
 
-    def finish(self) -> None:
+    def finish(self, now: int) -> None:
         """Read an event whose blank line is missing, if it is all there otherwise."""
         for block in self._events.finish():
             if is_whole(read_event(block)[1]):
-                self._read(block, self.first_event or 0)
+                self._read(block, now)
         # What could not be read cannot be called incomplete either.
         self.complete = self.complete or self._opaque
 
@@ -161,31 +161,33 @@ class WholeBody:
         self._size += len(data)
         if self._size <= BODY_LIMIT:
             self._chunks.append(data)
+        else:
+            self._chunks.clear()
 
-    def finish(self) -> None:
+    def finish(self, now: int) -> None:  # noqa: ARG002
         """Read the body; it is complete if it is a JSON object, however the reading of it ended."""
         if self._size > BODY_LIMIT:
             shield.count("overlong_body")
             return
         content = self._content()
-        if content is None or not content.strip():
+        if not content.strip():
             return
-        if self._failed:
+        response = None if self._failed else read_body(content)
+        if self._failed or (response and response.type == "error"):  # some gateways say so with status 200
             self.error = read_error(content)
-            self.complete = self.error is not None
-            return
-        response = read_body(content)
-        self.complete = response is not None
+        self.complete = self.error is not None or response is not None
         self.response = response or self.response
 
-    def _content(self) -> bytes | None:
+    def _content(self) -> bytes:
+        """The body without its coding, as far as it can be undone."""
         raw, self._chunks = b"".join(self._chunks), []
+        pieces: list[bytes] = []
         try:
             decode = decoder(self._codings)
-            return raw if decode is None else b"".join(_bounded(decode(raw)))
-        except UndecodableError:
+            pieces.extend([raw] if decode is None else _bounded(decode(raw)))
+        except UndecodableError:  # perhaps only what follows the body is: the pieces before it have been kept
             shield.count("undecodable_body")
-            return None
+        return b"".join(pieces)
 
 
 def _nothing(_: bytes) -> Iterator[bytes]:
