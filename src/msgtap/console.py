@@ -78,7 +78,7 @@ def _amount(point: Any) -> str:
     return f"count={point.count} sum={_number(point.sum)}" if hasattr(point, "count") else _number(point.value)
 
 
-def _number(value: float) -> str:
+def _number(value: Any) -> str:
     """Counts in full; six digits of all else."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
