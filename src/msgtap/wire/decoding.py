@@ -113,6 +113,11 @@ def _convert(value: object, shape: Any) -> Any:  # noqa: ANN401  # a type is a v
     return None
 
 
+def sound(value: str) -> str:
+    """``value`` without half a surrogate pair, which clients and ``os.environ`` put for a byte that is no UTF-8."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
 def text(value: str | None) -> str | None:
     """``value`` without its excess over `TEXT_LIMIT`; `None` for an empty one."""
     if not value:
