@@ -39,6 +39,8 @@ _ESCAPE = re.compile(
     r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(?P<lone>\\ud[89a-f][0-9a-f]{2})|\\.", re.IGNORECASE | re.DOTALL
 )
 _DIGITS = 1000
+UNREADABLE = (ValueError, msgspec.MsgspecError, RecursionError)
+"""What reading or writing JSON raises; msgspec's own errors are ValueErrors only since 0.21."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -52,7 +54,7 @@ def decoder(shape: type[T]) -> Callable[[bytes], T | None]:
     def decode(data: bytes) -> T | None:
         try:
             return typed.decode(data)
-        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
+        except UNREADABLE:
             return _salvage(_read_leniently(data), shape)
 
     return decode
@@ -62,7 +64,7 @@ def _read_leniently(data: bytes) -> object:
     for attempt in (msgspec.json.decode, _decode_mended, _decode_loosely):
         try:
             return attempt(data)
-        except (ValueError, RecursionError):
+        except UNREADABLE:
             continue
     shield.count("undecodable_json")
     return None
@@ -101,7 +103,7 @@ def _salvage(value: object, shape: type[T]) -> T | None:
 def _convert(value: object, shape: Any) -> Any:  # noqa: ANN401  # a type is a value here
     try:
         return msgspec.convert(value, shape)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         pass
     for option in get_args(shape) if isinstance(shape, types.UnionType) else (shape,):
         if isinstance(option, type) and issubclass(option, Struct) and isinstance(value, dict):
