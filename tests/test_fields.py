@@ -604,6 +604,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.reply = whole(BASE_RESPONSE)
+        self.span_name = ""
         self.endpoint = Endpoint(respond=self._respond)
 
     def _respond(self, _: Received) -> Reply:
@@ -624,6 +625,7 @@ class Wire:
         assert body == self.endpoint.received[-1].body
         assert b"".join(step for step in self.reply.body if isinstance(step, bytes)) == response.content
         (call,), (span,) = calls, spans.get_finished_spans()
+        self.span_name = span.name
         attributes = dict(span.attributes or {})
         assert [] == [name for name, value in attributes.items() if not legal(value)]
         encode_spans([span]).SerializeToString()
@@ -814,3 +816,109 @@ def test_every_attribute_has_a_row(wire: Wire, client: httpx2.Client) -> None:
         wire.reply = reply(BASE_RESPONSE)
         _, attributes = wire.send(client, written(BASE_REQUEST))
         assert named == set(attributes) - COMMON
+
+
+# Who calls, composed of what people really send; the last one is hostile.
+SCENARIOS: dict[str, tuple[dict[str, object], Correlation, str]] = {
+    "a trace of the program's own": (
+        {
+            "trace": {
+                "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                "parent_span_id": "00f067aa0ba902b7",
+                "generation_name": "summarise-discharge",
+                "environment": "staging",
+                "ward": "7B",
+            },
+            "session_id": "encounter-88213",
+            "user": "clinician-hash-19fa",
+        },
+        Correlation(
+            session_id="encounter-88213",
+            session_source="body",
+            user_id="clinician-hash-19fa",
+            user_source="body",
+            trace=Trace(
+                trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+                parent_span_id="00f067aa0ba902b7",
+                generation_name="summarise-discharge",
+                metadata=(("environment", "staging"), ("ward", "7B")),
+            ),
+        ),
+        "summarise-discharge",
+    ),
+    "a free-form id": (
+        {
+            "trace": {
+                "trace_id": "research-run-5512",
+                "trace_name": "quarterly-brief",
+                "span_name": "gather",
+                "generation_name": "planner/outline",
+                "agent_role": "planner",
+                "round": 3,
+                "budget_usd": 0.4,
+            }
+        },
+        Correlation(
+            trace=Trace(
+                trace_id="research-run-5512",
+                trace_name="quarterly-brief",
+                span_name="gather",
+                generation_name="planner/outline",
+                metadata=(("agent_role", "planner"), ("round", 3), ("budget_usd", 0.4)),
+            )
+        ),
+        "planner/outline",
+    ),
+    "session and user only": (
+        {"session_id": "conv_01HX9", "user": "cust_4471"},
+        Correlation(session_id="conv_01HX9", session_source="body", user_id="cust_4471", user_source="body"),
+        "chat m",
+    ),
+    "hostile": (
+        {
+            "trace": {
+                "trace_id": "",
+                "parent_span_id": "not-hex",
+                "generation_name": "x\ny",
+                "ctx": {"a": {"b": {"c": {"d": 1}}}},
+                "blob": HUGE,
+                "gen_ai.system": "spoof",
+                "n": None,
+                "ok": True,
+            },
+            "session_id": "s\0id",
+            "user": "person@example.com",
+        },
+        Correlation(
+            session_id="s\0id",
+            session_source="body",
+            user_id="person@example.com",
+            user_source="body",
+            trace=Trace(
+                parent_span_id="not-hex",
+                generation_name="x\ny",
+                metadata=(
+                    ("ctx", '{"a":{"b":{"c":{"d":1}}}}'),
+                    ("blob", "x" * 1023 + "…"),
+                    ("gen_ai.system", "spoof"),
+                    ("ok", True),
+                ),
+            ),
+        ),
+        "chat m",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_who_calls(name: str, wire: Wire, client: httpx2.Client) -> None:
+    """What people really send in ``trace``, ``session_id`` and ``user``; a name that is none is no span's name."""
+    sent, correlation, span_name = SCENARIOS[name]
+    wire.reply = whole(BASE_RESPONSE)
+    record, attributes = wire.send(client, written({"model": "m", **sent}))
+    assert (correlation, span_name) == (record.correlation, wire.span_name)
+    metadata = correlation.trace.metadata if correlation.trace else ()
+    assert {f"{semconv.TRACE_METADATA}{key}": value for key, value in metadata} == {
+        name: value for name, value in attributes.items() if name.startswith(semconv.TRACE_METADATA)
+    }
+    assert "gen_ai.system" not in attributes  # nobody speaks for the conventions but us
