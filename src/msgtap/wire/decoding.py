@@ -41,7 +41,7 @@ _ESCAPE = re.compile(
 _DIGITS = 1000
 UNREADABLE = (ValueError, msgspec.MsgspecError, RecursionError)
 """What reading or writing JSON raises; msgspec's own errors are ValueErrors only since 0.21."""
-_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_WORDS = re.compile(r"[a-z]{1,24}(?:_(?:[a-z]{1,24}|[0-9]{1,3})){0,7}")
 
 
 def decoder(shape: type[T]) -> Callable[[bytes], T | None]:
@@ -143,8 +143,8 @@ def first(values: list[V], limit: int) -> list[V]:
 
 
 def identifier(value: str | None) -> str | None:
-    """``value`` if it looks like a name that a machine chose (``rate_limit_error``), which no credential does."""
-    if value is None or _IDENTIFIER.fullmatch(value):
+    """``value`` if it looks like words of a machine's (``rate_limit_error``, ``error_529``), as no credential does."""
+    if value is None or _WORDS.fullmatch(value):
         return value
     shield.count("odd_identifier")
     return None
