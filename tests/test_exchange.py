@@ -128,11 +128,15 @@ def expected(moment: Moment, ending: Ending) -> tuple[Ending, str | None]:
 
 
 def run(moment: Moment, ending: Ending) -> tuple[CallRecord, list[bool]]:
-    """The record of a call that comes this far, a second for each step, and then ends; and what each chunk gave."""
+    """The record of a call that comes this far, a second for each step, and then ends; after which chunks it is complete."""
     exchange, clock = begin(stream=moment.stream), itertools.count(STARTED + S, S)
     if moment.status is not None:
         exchange.receive_headers(moment.status, moment.headers, next(clock))
-    gave = [exchange.receive_data(chunk, next(clock)) for chunk in moment.chunks]
+    gave: list[bool] = []
+    for chunk in moment.chunks:
+        told = exchange.receive_data(chunk, next(clock))
+        assert told or not exchange.complete  # whoever asks only when told misses nothing
+        gave.append(exchange.complete)
     return exchange.close(ending, STARTED + 100 * S, FAILURE if ending is Ending.FAILED else None), gave
 
 

@@ -44,14 +44,17 @@ class Exchange:
         self._body = body(status, headers, asked_to_stream=self._start.request.stream)
 
     def receive_data(self, data: bytes, now: int) -> bool:
-        """A chunk of the body has come, as it was on the wire. True once the answer is complete."""
-        if self._last_chunk is not None and now - self._last_chunk > self._stall:
-            self._stall = now - self._last_chunk
+        """A chunk of the body has come, as it was on the wire. True where it may have told something."""
+        last = self._last_chunk
+        if last is not None and now - last > self._stall:
+            self._stall = now - last
         self._last_chunk = now
-        if self._body is None:
-            return False
-        self._body.feed(data, now)
-        return self._body.complete
+        return self._body is not None and self._body.feed(data, now)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has said all that it has to say, whatever else may come."""
+        return self._body is not None and self._body.complete
 
     def close(self, ending: Ending, now: int, failure: str | None = None) -> CallRecord:
         """The record of the call, which ended at ``now`` as ``ending`` says; ``failure`` is an exception's name."""

@@ -54,7 +54,7 @@ def _frames(error: Exception) -> str:
     return "".join(f'\n  File "{frame.filename}", line {frame.lineno}, in {frame.name}' for frame in stack)
 
 
-def attempt(function: Callable[..., R], *arguments: object, default: R | None = None) -> R | None:
+def attempt(function: Callable[..., R | None], *arguments: object, default: R | None = None) -> R | None:
     """``function(*arguments)``, or ``default`` where that raises an `Exception`.
 
     What is no `Exception` (cancellation, ``KeyboardInterrupt``, ``SystemExit``) belongs to the program and passes.

@@ -41,7 +41,7 @@ class Observation(Protocol):
         """More is known of the answer."""
 
     def finish(self, record: CallRecord | None) -> None:
-        """The call is over; `None` where a processor dropped it."""
+        """The call is over; `None` where there is nothing to show, because a processor dropped it, say."""
 
 
 class Observer(Protocol):
@@ -84,9 +84,7 @@ def wanted(method: str, target: bytes) -> bool:
     return _watcher is not None and method == "POST" and _watcher.endpoints.candidate(target)
 
 
-def watch(  # what a request is made of
-    client: str, *, host: str, port: int, target: str, pairs: headers.Pairs, body: bytes | None
-) -> Tap | None:
+def watch(client: str, *, host: str, port: int, target: str, pairs: headers.Pairs, body: bytes | None) -> Tap | None:
     """Begin to observe a request for ``target`` (path and query), unless it is none of ours or nobody wants to know.
 
     Args:
@@ -124,7 +122,8 @@ def watch(  # what a request is made of
 class Tap:
     """One call being observed. As a context manager it spans the sending of the request.
 
-    No method raises into the program. All but `drop` may be called from any thread, in any order, any number of times.
+    No method raises into the program. Entering and leaving belong to one thread; everything else may be called from
+    any, in any order, any number of times.
     """
 
     __slots__ = ("_exchange", "_in_flight", "_known", "_live", "_observations", "_processors", "_tokens")
@@ -166,8 +165,9 @@ class Tap:
         if not self._live:
             return
         exchange = self._exchange
-        complete = exchange.receive_data(data, time.perf_counter_ns())
-        if complete:
+        if not exchange.receive_data(data, time.perf_counter_ns()):
+            return
+        if exchange.complete:
             self.finish(Ending.COMPLETE)
         elif exchange.response is not self._known:
             self._known = exchange.response
@@ -211,7 +211,7 @@ class Tap:
             return
         record = attempt(self._exchange.close, ending, time.perf_counter_ns(), failure)
         for processor in self._processors:
-            record = _processed(processor, record) if record else None
+            record = attempt(processor, record, default=record) if record else None
         for observation in self._observations:
             attempt(observation.finish, record)
 
@@ -219,12 +219,6 @@ class Tap:
         if self._known is not None:
             for observation in self._observations:
                 attempt(observation.progress, self._known)
-
-
-def _processed(processor: Processor, record: CallRecord) -> CallRecord | None:
-    """A processor that raises changes nothing."""
-    result = attempt(lambda: (processor(record),))
-    return result[0] if result else record
 
 
 @shielded
