@@ -318,12 +318,13 @@ def test_undecodable_whole_body(data: bytes) -> None:
 @pytest.mark.parametrize("coding", ["", "zstd"])
 def test_overlong_whole_body(size: int, coding: str) -> None:
     """A whole body of the limit is read, a longer one is left out and counted, before or after its coding is undone."""
-    before = shield.counts().get("overlong_body", 0)
+    before, unread = shield.counts().get("overlong_body", 0), shield.counts().get("undecodable_json", 0)
     data = b'{"id":"msg_1","text":"' + b"x" * (size - 24) + b'"}'
     chunk = zstandard.compress(data) if coding else data
     reader = whole(chunk, coding)
     assert (size, "msg_1" if size == BODY_LIMIT else None) == (len(data), reader.response.id)
     assert (size > BODY_LIMIT) == shield.counts().get("overlong_body", 0) - before
+    assert unread == shield.counts().get("undecodable_json", 0)  # and nobody has tried to read what is left of it
 
 
 def peak_of(reader: Body, chunk: bytes, times: int) -> int:

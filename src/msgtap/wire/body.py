@@ -5,7 +5,7 @@ Times are arguments, in nanoseconds of a monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from msgtap import shield
@@ -17,6 +17,7 @@ from msgtap.wire.sse import EventDecoder, read_event
 BODY_LIMIT = 16 * 1024 * 1024
 """Most bytes of a whole body that are kept, before and after its coding is undone."""
 
+_PADDING = b" \t\r\n\0"  # white space, in UTF-16 too
 _DELTA = b"event: content_block_delta\n"
 _THINKING = frozenset({"thinking", "redacted_thinking"})
 
@@ -185,7 +186,7 @@ class WholeBody:
             shield.count("overlong_body")
             return
         content = self._content()
-        if not content.strip():
+        if not content.rstrip(_PADDING).endswith(b"}"):  # a part of a body, a page, or nothing
             return
         response = None if self._failed else read_body(content)
         if self._failed or (response and response.type == "error"):  # some gateways say so with status 200
@@ -196,20 +197,15 @@ class WholeBody:
     def _content(self) -> bytes:
         """The body without its coding, as far as it can be undone."""
         raw, self._chunks = b"".join(self._chunks), []
-        pieces: list[bytes] = []
+        pieces, size = list[bytes](), 0
         try:
             decode = decoder(self._codings)
-            pieces.extend([raw] if decode is None else _bounded(decode(raw)))
+            for piece in [raw] if decode is None else decode(raw):
+                size += len(piece)
+                if size > BODY_LIMIT:
+                    shield.count("overlong_body")
+                    return b""
+                pieces.append(piece)
         except UndecodableError:  # perhaps only what follows the body is: the pieces before it have been kept
             shield.count("undecodable_body")
         return b"".join(pieces)
-
-
-def _bounded(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > BODY_LIMIT:
-            shield.count("overlong_body")
-            return
-        yield piece
