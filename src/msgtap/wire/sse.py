@@ -15,6 +15,7 @@ EVENT_LIMIT = 1024 * 1024
 HEAD = 1024
 
 _BOM = b"\xef\xbb\xbf"
+_RETURN = ord("\r")  # looked for as a number: for one byte as bytes, CPython raises and clears an exception first
 
 
 class EventDecoder:
@@ -28,7 +29,7 @@ class EventDecoder:
         """The events that ``data`` completes."""
         if not data:  # and a CR that came before it is still the last byte
             return []
-        if self._after_return or b"\r" in data:
+        if self._after_return or _RETURN in data:
             data = self._with_line_feeds(data)
         pending = self._pending
         if not pending and data.endswith(b"\n\n"):
