@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 ADAPTERS = "msgtap.adapters"
 
-_hooked = False
 _configured = False
 _given: list[object] = []
 
@@ -223,12 +223,9 @@ def _switch_on(
     install_adapters()
 
 
+@functools.cache
 def install_adapters() -> None:
-    """Have each adapter installed when its client is imported, or now if it is already. No client is imported."""
-    global _hooked  # noqa: PLW0603  # import hooks are process-wide, and so is this
-    if _hooked:
-        return
-    _hooked = True
+    """Have each adapter installed when its client is imported, or now if it is already, once. No client is imported."""
     for point in entry_points(group=ADAPTERS):
         wrapt.register_post_import_hook(_installer(point), point.name)
 

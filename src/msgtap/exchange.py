@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from msgtap.record import CallRecord, CallStart, Ending, ErrorBody, MessageResponse, ResponseHeaders, Timing
+from msgtap.record import NO_RESPONSE, CallRecord, CallStart, Ending, ErrorBody, MessageResponse, Timing
 from msgtap.wire.body import Body, EventStream, body
 from msgtap.wire.headers import read_response_headers
 
@@ -34,9 +34,9 @@ class Exchange:
         self._stall = 0
 
     @property
-    def response(self) -> MessageResponse | None:
-        """The facts of the answer so far; another object whenever they have changed."""
-        return self._body.response if self._body else None
+    def response(self) -> MessageResponse:
+        """The facts of the answer so far, `NO_RESPONSE` at first; another object whenever they have changed."""
+        return self._body.response if self._body else NO_RESPONSE
 
     def receive_headers(self, status: int, headers: Mapping[str, str], now: int) -> None:
         """The head of the response has come; ``headers`` as selected by `msgtap.wire.headers`."""
@@ -67,8 +67,8 @@ class Exchange:
             ending=ending,
             timing=self._timing(self._ended(ending, now)),
             status=self._status,
-            headers=read_response_headers(self._headers) if self._headers else ResponseHeaders(),
-            response=self.response or MessageResponse(),
+            headers=read_response_headers(self._headers),
+            response=self.response,
             error=error,
             error_type=self._error_type(ending, error, failure),
             output_expected=self._body is not None and self._body.began,
@@ -106,7 +106,7 @@ class Exchange:
         return Timing(
             started_at=self._start.started_at,
             ended_at=self._start.started_at + ended - self._started,
-            duration=self._seconds(ended) or 0.0,
+            duration=(ended - self._started) / 1e9,
             headers=self._seconds(self._headers_at),
             first_event=self._seconds(stream.first_event) if stream else None,
             first_thinking=self._seconds(stream.first_thinking) if stream else None,

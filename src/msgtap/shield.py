@@ -23,9 +23,9 @@ _counts: Counter[str] = Counter()
 _logged: set[str] = set()
 
 
-def count(reason: str, number: int = 1) -> None:
+def count(reason: str) -> None:
     """Count something that was cut, left out or failed, under a short ``reason``."""
-    _counts[reason] += number
+    _counts[reason] += 1
 
 
 def counts() -> Mapping[str, int]:

@@ -7,6 +7,7 @@ record, a child process that forgets the set emits nothing of its parent's, and 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from msgspec import Struct
 
 from msgtap.correlation import Defaults, Identifiers, correlate, plain
 from msgtap.exchange import Exchange
-from msgtap.record import CallRecord, CallStart, Ending, MessageRequest, MessageResponse
+from msgtap.record import NO_RESPONSE, CallRecord, CallStart, Ending, MessageRequest, MessageResponse
 from msgtap.shield import attempt, shielded
 from msgtap.wire import headers
 from msgtap.wire.endpoint import EndpointTable
@@ -79,9 +80,14 @@ def watcher() -> Watcher | None:
     return _watcher
 
 
-def wanted(method: str, target: bytes) -> bool:
-    """Whether a request may be one of ours: the cheap first look, at any request of the program."""
-    return _watcher is not None and method == "POST" and _watcher.endpoints.candidate(target)
+def wanted(method: str) -> bool:
+    """Whether a request with this method may be one of ours: the first look, at any request of the program."""
+    return _watcher is not None and method == "POST"
+
+
+def candidate(target: bytes) -> bool:
+    """Whether a request for ``target`` (path and query, as sent) may be one of ours: the second look."""
+    return _watcher is not None and _watcher.endpoints.candidate(target)
 
 
 def watch(client: str, *, host: str, port: int, target: str, pairs: headers.Pairs, body: bytes | None) -> Tap | None:
@@ -95,9 +101,9 @@ def watch(client: str, *, host: str, port: int, target: str, pairs: headers.Pair
         pairs: the request's headers.
         body: the request's body, or `None` where it cannot be seen without consuming it.
     """
-    force = _watcher
-    endpoint = force.endpoints.match(host, port, target) if force else None
-    if force is None or endpoint is None:
+    current = _watcher
+    endpoint = current.endpoints.match(host, port, target) if current else None
+    if current is None or endpoint is None:
         return None
     drain()
     now, wall = time.perf_counter_ns(), time.time_ns()
@@ -110,13 +116,13 @@ def watch(client: str, *, host: str, port: int, target: str, pairs: headers.Pair
         server_port=port,
         started_at=wall,
         request=request,
-        correlation=correlate(claims, selected, force.defaults, force.identifiers),
+        correlation=correlate(claims, selected, current.defaults, current.identifiers),
         betas=headers.read_betas(selected),
         attempt=headers.read_attempt(selected),
     )
-    begun = (attempt(observer.begin, start) for observer in force.observers)
+    begun = (attempt(observer.begin, start) for observer in current.observers)
     observations = [observation for observation in begun if observation is not None]
-    return Tap(Exchange(start, now), observations, force.processors) if observations else None
+    return Tap(Exchange(start, now), observations, current.processors) if observations else None
 
 
 class Tap:
@@ -134,7 +140,7 @@ class Tap:
         self._exchange = exchange
         self._observations = observations
         self._processors = processors
-        self._known: MessageResponse | None = None
+        self._known = NO_RESPONSE
         self._tokens: list[object] = []
         # An exception that the program is already handling is not what ends this call.
         self._in_flight = id(sys.exception())
@@ -171,7 +177,8 @@ class Tap:
             self.finish(Ending.COMPLETE)
         elif exchange.response is not self._known:
             self._known = exchange.response
-            self._progress()
+            for observation in self._observations:
+                attempt(observation.progress, self._known)
 
     @shielded
     def complete(self) -> None:
@@ -215,11 +222,6 @@ class Tap:
         for observation in self._observations:
             attempt(observation.finish, record)
 
-    def _progress(self) -> None:
-        if self._known is not None:
-            for observation in self._observations:
-                attempt(observation.progress, self._known)
-
 
 @shielded
 def drain() -> None:
@@ -240,19 +242,14 @@ def close_all() -> None:
         tap.finish(Ending.EXIT)
 
 
-_registered = False
-
-
+@functools.cache
 def _at_exit() -> None:
-    """Have `close_all` run at exit.
+    """Have `close_all` run at exit, once.
 
     Exit handlers run last in, first out: registered at the first call, not at import, it comes before the shutdown of
     any provider that was there by then.
     """
-    global _registered  # noqa: PLW0603
-    if not _registered:
-        _registered = True
-        atexit.register(close_all)
+    atexit.register(close_all)
 
 
 def _forget() -> None:

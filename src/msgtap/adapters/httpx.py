@@ -16,7 +16,7 @@ from weakref import WeakSet
 import wrapt
 
 from msgtap.shield import LOGGER, shielded
-from msgtap.tap import Tap, wanted, watch
+from msgtap.tap import Tap, candidate, wanted, watch
 
 if TYPE_CHECKING:
     _Proxy = wrapt.ObjectProxy[Any]
@@ -28,6 +28,7 @@ _PORTS = {"http": 80, "https": 443}
 _SEAMS = ("_send_single_request", "_send_handling_auth")
 
 _installed: WeakSet[type] = WeakSet()
+_flow: ContextVar[_Flow | None] = ContextVar("msgtap_httpx_flow", default=None)
 
 
 def install(module: ModuleType) -> None:
@@ -126,7 +127,8 @@ def _request(args: Any, kwargs: Any) -> Any:
 
 @shielded
 def _wanted(request: Any) -> bool:
-    return wanted(request.method, request.url.raw_path)
+    # The path second: to make it costs more than all the rest of this.
+    return wanted(request.method) and candidate(request.url.raw_path)
 
 
 class _Flow:
@@ -194,9 +196,6 @@ def _content(response: Any) -> bytes:
     except RuntimeError:  # it was closed unread
         return b""
     return content
-
-
-_flow: ContextVar[_Flow | None] = ContextVar("msgtap_httpx_flow", default=None)
 
 
 class _Stream(_Proxy):

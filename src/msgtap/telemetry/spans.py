@@ -30,9 +30,9 @@ _GENERATIONS = frozenset({"chat", "generate_content", "text_completion"})
 _ANTHROPIC_SCOPE = "com.anthropic.sdk"
 # Where OpenTelemetry's util-genai says that an instrumentation above us records this call, metrics included.
 _UTIL_GENAI = "opentelemetry.genai.client.inference.context"
-# opentelemetry-instrumentation sets both keys; the first has no public name.
-_SUPPRESSION: tuple[str, str] = (vars(otel_context)["_SUPPRESS_INSTRUMENTATION_KEY"], "suppress_instrumentation")
-_UNKNOWN = MessageResponse()
+# opentelemetry-instrumentation sets both keys; the first has no public name, and may lose the one it has.
+_PLAIN_KEY = "suppress_instrumentation"
+_SUPPRESSION: tuple[str, str] = (getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY), _PLAIN_KEY)
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
@@ -130,7 +130,7 @@ class _Enriched:
     def __init__(self, tracer: Tracer, start: CallStart, span: Span) -> None:
         self._tracer = tracer
         self._span = span
-        self._written = _names_written(span)
+        self._ours = _names_written(span)
         self.context = otel_context.get_current()
         self._add(start_attributes(start) | asked_attributes(start))
 
@@ -141,8 +141,6 @@ class _Enriched:
         """Nothing."""
 
     def progress(self, response: MessageResponse) -> None:
-        if response == _UNKNOWN:  # an error, or a body that is read as one
-            return
         # The span may have ended by the time the call does: until there is a reason, its absence stands there.
         self._add({semconv.FINISH_REASONS: (semconv.FINISH_ERROR,)} | response_attributes(response))
 
@@ -156,10 +154,10 @@ class _Enriched:
     def _add(self, attributes: Attributes) -> None:
         """Write what the other instrumentation has not; what we wrote ourselves may have become more."""
         if self._span.is_recording():
-            theirs = (getattr(self._span, "attributes", None) or {}).keys() - self._written
+            theirs = (getattr(self._span, "attributes", None) or {}).keys() - self._ours
             lacking = {name: value for name, value in attributes.items() if name not in theirs}
             self._span.set_attributes(lacking)
-            self._written.update(lacking)
+            self._ours.update(lacking)
 
     def _add_attempt(self, record: CallRecord) -> None:
         attributes = start_attributes(record) | ending_attributes(record)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from msgtap import shield
-from msgtap.record import ErrorBody, MessageResponse
+from msgtap.record import NO_RESPONSE, ErrorBody, MessageResponse
 from msgtap.wire.encoding import Decoder, UndecodableError, decoder
 from msgtap.wire.message import event_name, fold, is_whole, read_body, read_error
 from msgtap.wire.sse import EventDecoder, read_event
@@ -64,7 +64,7 @@ class EventStream:
     """
 
     def __init__(self) -> None:
-        self.response = MessageResponse()
+        self.response = NO_RESPONSE
         self.error: ErrorBody | None = None
         self.complete = False
         self.began = False
@@ -162,7 +162,7 @@ class WholeBody:
     """A body that is one JSON value, or none: kept up to `BODY_LIMIT`, read once."""
 
     def __init__(self, codings: str, *, failed: bool) -> None:
-        self.response = MessageResponse()
+        self.response = NO_RESPONSE
         self.error: ErrorBody | None = None
         self.complete = False
         self.began = False

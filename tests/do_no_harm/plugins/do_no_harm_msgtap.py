@@ -56,8 +56,8 @@ class Instrumented:
         """Instrument, as ``mode`` says."""
         every, fail = mode in _EVERY, mode in _FAIL
         if every:
-            # Before any adapter is loaded, which takes the function by its name. A request's method is not a setting.
-            vars(tap)["wanted"] = _everything
+            # Before any adapter is loaded, which takes them by their names. A request's method is not a setting.
+            vars(tap).update(wanted=_anything, candidate=_anything)
         tracers, loggers = TracerProvider(), LoggerProvider()
         tracers.add_span_processor(SimpleSpanProcessor(self._spans))
         loggers.add_log_record_processor(export.SimpleLogRecordProcessor(self._logs))
@@ -122,8 +122,7 @@ def _failures() -> int:
     return shield.counts().get("internal_error", 0)
 
 
-def _everything(method: str, target: bytes) -> bool:
-    del method, target
+def _anything(_: object) -> bool:
     return tap.watcher() is not None
 
 
