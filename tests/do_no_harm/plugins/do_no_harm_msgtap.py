@@ -2,9 +2,9 @@
 
 The modes: ``default`` is msgtap as it comes; ``nest`` and ``ignore`` are that with the setting ``existing_span``. In
 ``every`` each request that a client sends counts as a Messages call, so that a suite that knows no Messages endpoint
-goes through all of the code that follows one. ``failing`` is the same with an observer and a processor beside our own
-that fail wherever they are asked. ``unshielded`` is the same again without the shield: it does harm, so that one can
-see that harm is seen.
+goes through all of the code that follows one; other instrumentations' spans are ignored there. ``failing`` is the same
+with an observer and a processor beside our own that fail wherever they are asked. ``unshielded`` is the same again
+without the shield: it does harm, so that one can see that harm is seen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _InMemoryLogs: Any = vars(export).get("InMemoryLogRecordExporter") or vars(expor
 
 _EVERY = frozenset({"every", "failing", "unshielded"})
 _FAIL = frozenset({"failing", "unshielded"})
-_POLICIES: Mapping[str, ExistingSpan] = {"nest": "nest", "ignore": "ignore"}
+# What is no Messages call has nothing to add to another instrumentation's span.
+_POLICIES: Mapping[str, ExistingSpan] = {"default": "enrich", "nest": "nest"}
 
 
 class Instrumented:
@@ -67,7 +68,7 @@ class Instrumented:
             logger_provider=loggers,
             processors=[self._count, *([_fail] if fail else [])],
             endpoints=[msgtap.Endpoint(path="*")] if every else [],
-            existing_span=_POLICIES.get(mode, "enrich"),
+            existing_span=_POLICIES.get(mode, "ignore"),
         )
         force = tap.watcher()
         if fail and force is not None:
