@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from msgtap.exporting import Exporter
 
 ADAPTERS = "msgtap.adapters"
+_LONGEST = 3600.0  # seconds; what a provider is asked to wait for must be a number of milliseconds
 
 _configured = False
 _given: list[object] = []
@@ -151,7 +152,11 @@ def flush(timeout: float = 10.0) -> bool:
     tap.drain()
     providers = [trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider(), *_given]
     flushes = [getattr(provider, "force_flush", None) for provider in providers]
-    done = [attempt(force_flush, int(timeout * 1000), default=False) for force_flush in flushes if force_flush]
+    done = [
+        attempt(force_flush, int(min(timeout, _LONGEST) * 1000), default=False)
+        for force_flush in flushes
+        if force_flush
+    ]
     return all(result is not False for result in done)
 
 
@@ -161,7 +166,10 @@ class Instrumentor:
     def instrument(self, **providers: Any) -> None:  # noqa: ANN401  # OpenTelemetry's loader passes what it likes
         """`instrument`, with the providers among the keyword arguments."""
         known = ("tracer_provider", "meter_provider", "logger_provider")
-        instrument(**{name: provider for name, provider in providers.items() if name in known})
+        try:
+            instrument(**{name: provider for name, provider in providers.items() if name in known})
+        except SettingsError as error:  # OpenTelemetry's loader would leave out all instrumentations after this one
+            LOGGER.error("msgtap is off: %s", error)  # the text says it all
 
     def uninstrument(self, **_: object) -> None:
         """`uninstrument`."""

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Protocol
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ from msgspec import Struct
 from msgtap.correlation import Defaults, Identifiers, correlate, plain
 from msgtap.exchange import Exchange
 from msgtap.record import NO_RESPONSE, CallRecord, CallStart, Ending, MessageRequest, MessageResponse
-from msgtap.shield import attempt, shielded
+from msgtap.shield import attempt, failed, shielded
 from msgtap.wire import headers
 from msgtap.wire.endpoint import EndpointTable
 from msgtap.wire.request import Claims, read_request
@@ -64,6 +65,9 @@ class Watcher(Struct, frozen=True, kw_only=True):
 
 _watcher: Watcher | None = None
 _open: set[Tap] = set()
+Key = tuple[str, int, str]
+"""Host, port and target. A request for the same while one is being sent is that one, in a layer below."""
+_sending: ContextVar[Tap | None] = ContextVar("msgtap_sending", default=None)
 # Taps whose response was garbage-collected. That can happen inside any lock, OpenTelemetry's own included, so nothing
 # is emitted there; the next call, `flush()` or the exit does it.
 _dropped: deque[Tap] = deque()
@@ -101,9 +105,9 @@ def watch(client: str, *, host: str, port: int, target: str, pairs: headers.Pair
         pairs: the request's headers.
         body: the request's body, or `None` where it cannot be seen without consuming it.
     """
-    current = _watcher
+    current, outer, key = _watcher, _sending.get(), (host, port, target)
     endpoint = current.endpoints.match(host, port, target) if current else None
-    if current is None or endpoint is None:
+    if current is None or endpoint is None or (outer is not None and outer.sending and outer.key == key):
         return None
     drain()
     now, wall = time.perf_counter_ns(), time.time_ns()
@@ -122,7 +126,7 @@ def watch(client: str, *, host: str, port: int, target: str, pairs: headers.Pair
     )
     begun = (attempt(observer.begin, start) for observer in current.observers)
     observations = [observation for observation in begun if observation is not None]
-    return Tap(Exchange(start, now), observations, current.processors) if observations else None
+    return Tap(key, Exchange(start, now), observations, current.processors) if observations else None
 
 
 class Tap:
@@ -132,11 +136,25 @@ class Tap:
     any, in any order, any number of times.
     """
 
-    __slots__ = ("_exchange", "_in_flight", "_known", "_live", "_observations", "_processors", "_tokens")
+    __slots__ = (
+        "_exchange",
+        "_in_flight",
+        "_known",
+        "_live",
+        "_observations",
+        "_outer",
+        "_processors",
+        "_tokens",
+        "key",
+        "sending",
+    )
 
     def __init__(
-        self, exchange: Exchange, observations: Sequence[Observation], processors: Sequence[Processor]
+        self, key: Key, exchange: Exchange, observations: Sequence[Observation], processors: Sequence[Processor]
     ) -> None:
+        self.key = key
+        self.sending = False
+        self._outer: Tap | None = None
         self._exchange = exchange
         self._observations = observations
         self._processors = processors
@@ -149,9 +167,15 @@ class Tap:
         _open.add(self)
 
     def __enter__(self) -> None:
+        self._outer = _sending.get()
+        _sending.set(self)
+        self.sending = True
         self._tokens = [attempt(observation.sending) for observation in self._observations]
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if _sending.get() is self:  # not so where the garbage collector closes a coroutine in another context
+            _sending.set(self._outer)
+        self.sending = False  # a task that was started meanwhile keeps a copy of this context
         for observation, token in zip(self._observations, self._tokens, strict=True):
             attempt(observation.sent, token)
         if error is not None:
@@ -218,9 +242,18 @@ class Tap:
             return
         record = attempt(self._exchange.close, ending, time.perf_counter_ns(), failure)
         for processor in self._processors:
-            record = attempt(processor, record, default=record) if record else None
+            record = _processed(processor, record) if record else None
         for observation in self._observations:
             attempt(observation.finish, record)
+
+
+def _processed(processor: Processor, record: CallRecord) -> CallRecord | None:
+    """What ``processor`` makes of ``record``; one that raises, or makes something else, changes nothing."""
+    result = attempt(processor, record, default=record)
+    if result is None or type(result) is CallRecord:
+        return result
+    failed(getattr(processor, "__qualname__", repr(type(processor))), TypeError("neither a CallRecord nor None"))
+    return record
 
 
 @shielded

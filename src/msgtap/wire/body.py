@@ -39,6 +39,7 @@ class Body(Protocol):
 
     def feed(self, data: bytes, now: int) -> bool:
         """Take the next chunk, as it came over the wire, at ``now``. True where it may have told something."""
+        ...
 
     def finish(self, now: int) -> None:
         """No more will come; the last of it came at ``now``."""
