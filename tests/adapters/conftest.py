@@ -70,7 +70,7 @@ ASKED: dict[str, object] = {
     "messages": [{"role": "user", "content": "Classify."}],
 }
 EVERY = bool(os.environ.get("MSGTAP_EVERY_FAULT"))
-FEW = 3
+FEW = 2
 SEAMS = ("_send_handling_auth", "_send_single_request")
 TLS = ssl.create_default_context()  # made once: it takes longer than a call
 
