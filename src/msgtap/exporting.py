@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from msgtap.settings import SettingsError, names
 
 GROUP = "msgtap.exporters"
-DEFAULT = "console"
+DEFAULT = "sqlite"
 SIGNALS = ("traces", "metrics", "logs")
 
 
