@@ -6,6 +6,7 @@ that returns an `Exporter`. Names of the SDK's own groups (``opentelemetry_trace
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from msgtap.settings import SettingsError, names
 
 GROUP = "msgtap.exporters"
-DEFAULT = "sqlite"
+DEFAULT = "sqlite" if os.name == "posix" else "console"  # the store needs locks that the kernel lets go
 SIGNALS = ("traces", "metrics", "logs")
 
 
