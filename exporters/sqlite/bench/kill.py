@@ -20,12 +20,12 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-
-from msgtap_sqlite import StoreError, open_reader
+from typing import Any
 
 from msgtap import exporting
 from msgtap.record import CallRecord, CallStart, Correlation, Ending, MessageRequest, MessageResponse, Timing, Usage
 from msgtap.telemetry.observer import Telemetry
+from msgtap_sqlite import StoreError, open_reader
 
 WRITERS = 4
 
@@ -50,7 +50,7 @@ def write(name: str) -> None:
 def one_call(telemetry: Telemetry, call_id: str) -> None:
     """A call from its start to its end, without a request."""
     now = time.time_ns()
-    facts = {
+    facts: dict[str, Any] = {
         "client": "httpx2",
         "provider": "anthropic",
         "server_address": "api.anthropic.com",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Raw
-from msgtap_sqlite.entries import Log, Span, encode
 
 from msgtap import semconv as names
+from msgtap_sqlite.entries import Log, Span, encode
 
 SERVICES = ("claims", "chat", "nightly")
 MODELS = ("claude-sonnet-5-20260901", "claude-opus-5-20260901", "claude-haiku-5-20260901", "anthropic/claude-sonnet-5")

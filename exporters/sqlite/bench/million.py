@@ -17,16 +17,16 @@ from array import array
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import made_up
+
 from msgtap_sqlite import open_reader, place
 from msgtap_sqlite.ingest import Ingester
 from msgtap_sqlite.journal import Journal
-
-if TYPE_CHECKING:
-    from msgtap_sqlite.reader import Store
+from msgtap_sqlite.reader import Dimension, Store
 
 ROUND = 20_000
 
@@ -54,14 +54,19 @@ def _fill(here: place.Place, number: int, users: int) -> tuple[array[float], arr
         durations.extend(call.duration for call in batch)
         first_tokens.extend(call.first_token for call in batch)
         lines = [line for call in batch for line in call.lines]
-        _timed(appending, lambda lines=lines: [journal.append(line) for line in lines])
+        _timed(appending, partial(_append, journal, lines))
         journal.close()
-        _timed(taking, lambda: _take(journal, ingester))
+        _timed(taking, partial(_take, journal, ingester))
     ingester.close()
     for what, (wall, cpu) in (("append, 2 entries", appending), ("taking in", taking)):
         print(f"{what:21} {wall / number * 1e6:.1f} µs a call, {cpu / number * 1e6:.1f} µs of it CPU:", end=" ")
         print(f"{number / wall:,.0f} calls a second, {number / cpu:,.0f} a second of CPU")
     return durations, first_tokens
+
+
+def _append(journal: Journal, lines: list[bytes]) -> None:
+    for line in lines:
+        journal.append(line)
 
 
 def _take(journal: Journal, ingester: Ingester) -> None:
@@ -86,6 +91,7 @@ def _percentiles(store: Store, durations: array[float], first_tokens: array[floa
     found = (total.p50, total.p95, total.first_token_p50, total.first_token_p95)
     of = (durations, durations, first_tokens, first_tokens)
     for values, part, value in zip(of, (0.5, 0.95) * 2, found, strict=True):
+        assert value is not None
         exact = sorted(values)[math.ceil(part * len(values)) - 1]
         print(f"p{part * 100:<20.0f} {value:.4f} s, exactly {exact:.4f}: off by {abs(value / exact - 1):.2%}")
 
@@ -93,11 +99,11 @@ def _percentiles(store: Store, durations: array[float], first_tokens: array[floa
 def _ask(store: Store) -> None:
     now = datetime.now(UTC)
     day = now - timedelta(days=1)
+    by_each: dict[str, Callable[[], object]] = {
+        f"report by {by}": partial(store.report, by, limit=20) for by in get_args(Dimension)
+    }
     questions: dict[str, Callable[[], object]] = {
-        **{
-            f"report by {by}": lambda by=by: store.report(by, limit=20)
-            for by in ("model", "service", "session", "user", "hour", "provider", "client", "error")
-        },
+        **by_each,
         "by model, last 24 h": lambda: store.report("model", since=day),
         "by user, last 24 h": lambda: store.report("user", since=day, limit=20),
         "by session of a service": lambda: store.report("session", where={"service": "chat"}, limit=20),

@@ -39,9 +39,9 @@ def inspect(database: Path) -> None:
 def _check(database: Path, application_id: int, version: int) -> None:
     if application_id != schema.APPLICATION_ID:
         raise StoreError(f"{database} is another program's database: set MSGTAP_STORE to another file")
-    if version > len(schema.MIGRATIONS):
+    if version > (known := len(schema.MIGRATIONS)):
         raise StoreError(
-            f"{database} was written by a later msgtap (its schema is {version}, this one knows {len(schema.MIGRATIONS)}):"
+            f"{database} was written by a later msgtap (schema {version}, this one knows {known}):"
             " update msgtap, or set MSGTAP_STORE to another file"
         )
 
@@ -88,12 +88,20 @@ def open_reader(database: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{database.as_uri()}?mode={mode}", uri=True, timeout=30.0, isolation_level=None)
     try:
         connection.execute("PRAGMA query_only = ON")
-        found = version(connection)
-        _check(database, _pragma(connection, "application_id"), found)
+        _check_current(database, connection)
     except sqlite3.Error as error:
         connection.close()
         raise StoreError(f"cannot read {database}: {error}") from error
+    except StoreError:
+        connection.close()
+        raise
     return connection
+
+
+def _check_current(database: Path, connection: sqlite3.Connection) -> None:
+    _check(database, _pragma(connection, "application_id"), version(connection))
+    if version(connection) < len(schema.MIGRATIONS):
+        raise StoreError(f"{database} is of an earlier msgtap, and cannot be written to be brought up to date")
 
 
 @contextmanager
