@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from msgtap.exporting import Exporter
 
 ADAPTERS = "msgtap.adapters"
+_LONGEST = 3600.0  # seconds; what a provider is asked to wait for must be a number of milliseconds
 
-_hooked = False
 _configured = False
 _given: list[object] = []
 
@@ -54,7 +55,8 @@ def configure(
 
     Args:
         exporters: names (``"otlp"``, ``"console"``) or `Exporter` objects. Default: ``MSGTAP_EXPORTERS``, else what the
-            standard ``OTEL_*`` variables ask for, else ``"sqlite"``, the store in this user's state directory.
+            standard ``OTEL_*`` variables ask for (nothing for a signal that they leave out), else ``"sqlite"``, the
+            store in this user's state directory.
         service_name: default ``OTEL_SERVICE_NAME``, else the script's name.
         processors: see `instrument`, as for all that follow.
         endpoints: see there.
@@ -64,7 +66,7 @@ def configure(
         logs: see there.
 
     Raises:
-        SettingsError: a setting means nothing; or the program has a tracer provider already.
+        SettingsError: a setting means nothing; or the program has a provider already.
     """
     global _configured  # noqa: PLW0603  # OpenTelemetry's providers are process-wide, and so is this
     arguments = {
@@ -79,8 +81,8 @@ def configure(
     if settings.disabled:
         return
     if not _configured:
-        if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            raise SettingsError("this program has an OpenTelemetry tracer provider: call msgtap.instrument() instead")
+        if kind := _provider_there():
+            raise SettingsError(f"this program has an OpenTelemetry {kind} provider: call msgtap.instrument() instead")
         _build(exporters, service_name)
         _configured = True
     _switch_on(settings)
@@ -151,7 +153,11 @@ def flush(timeout: float = 10.0) -> bool:
     tap.drain()
     providers = [trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider(), *_given]
     flushes = [getattr(provider, "force_flush", None) for provider in providers]
-    done = [attempt(force_flush, int(timeout * 1000), default=False) for force_flush in flushes if force_flush]
+    done = [
+        attempt(force_flush, int(min(timeout, _LONGEST) * 1000), default=False)
+        for force_flush in flushes
+        if force_flush
+    ]
     return all(result is not False for result in done)
 
 
@@ -161,7 +167,10 @@ class Instrumentor:
     def instrument(self, **providers: Any) -> None:  # noqa: ANN401  # OpenTelemetry's loader passes what it likes
         """`instrument`, with the providers among the keyword arguments."""
         known = ("tracer_provider", "meter_provider", "logger_provider")
-        instrument(**{name: provider for name, provider in providers.items() if name in known})
+        try:
+            instrument(**{name: provider for name, provider in providers.items() if name in known})
+        except SettingsError as error:  # OpenTelemetry's loader would leave out all instrumentations after this one
+            LOGGER.error("msgtap is off: %s", error)  # the text says it all
 
     def uninstrument(self, **_: object) -> None:
         """`uninstrument`."""
@@ -174,6 +183,17 @@ def _settings(**arguments: object) -> Settings:
 
 def _read_file(path: str) -> str:
     return Path(path).read_text(encoding="utf-8")
+
+
+def _provider_there() -> str | None:
+    """Which of the providers, of which a program can have one each, is set."""
+    providers = {
+        "tracer": trace.get_tracer_provider(),
+        "meter": metrics.get_meter_provider(),
+        "logger": _logs.get_logger_provider(),
+    }
+    # Not all of the classes that stand for a provider yet to come have public names.
+    return next((kind for kind, provider in providers.items() if "Proxy" not in type(provider).__name__), None)
 
 
 def _build(exporters: Sequence[str | Exporter] | None, service_name: str | None) -> None:
@@ -212,12 +232,9 @@ def _switch_on(
     install_adapters()
 
 
+@functools.cache
 def install_adapters() -> None:
-    """Have each adapter installed when its client is imported, or now if it is already. No client is imported."""
-    global _hooked  # noqa: PLW0603  # import hooks are process-wide, and so is this
-    if _hooked:
-        return
-    _hooked = True
+    """Have each adapter installed when its client is imported, or now if it is already, once. No client is imported."""
     for point in entry_points(group=ADAPTERS):
         wrapt.register_post_import_hook(_installer(point), point.name)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from msgtap.record import CallRecord, CallStart, Ending, ErrorBody, MessageResponse, ResponseHeaders, Timing
+from msgtap.record import NO_RESPONSE, CallRecord, CallStart, Ending, ErrorBody, MessageResponse, Timing
 from msgtap.wire.body import Body, EventStream, body
 from msgtap.wire.headers import read_response_headers
 
@@ -34,9 +34,9 @@ class Exchange:
         self._stall = 0
 
     @property
-    def response(self) -> MessageResponse | None:
-        """The facts of the answer so far; another object whenever they have changed."""
-        return self._body.response if self._body else None
+    def response(self) -> MessageResponse:
+        """The facts of the answer so far, `NO_RESPONSE` at first; another object whenever they have changed."""
+        return self._body.response if self._body else NO_RESPONSE
 
     def receive_headers(self, status: int, headers: Mapping[str, str], now: int) -> None:
         """The head of the response has come; ``headers`` as selected by `msgtap.wire.headers`."""
@@ -44,19 +44,22 @@ class Exchange:
         self._body = body(status, headers, asked_to_stream=self._start.request.stream)
 
     def receive_data(self, data: bytes, now: int) -> bool:
-        """A chunk of the body has come, as it was on the wire. True once the answer is complete."""
-        if self._last_chunk is not None and now - self._last_chunk > self._stall:
-            self._stall = now - self._last_chunk
+        """A chunk of the body has come, as it was on the wire. True where it may have told something."""
+        last = self._last_chunk
+        if last is not None and now - last > self._stall:
+            self._stall = now - last
         self._last_chunk = now
-        if self._body is None:
-            return False
-        self._body.feed(data, now)
-        return self._body.complete
+        return self._body is not None and self._body.feed(data, now)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has said all that it has to say, whatever else may come."""
+        return self._body is not None and self._body.complete
 
     def close(self, ending: Ending, now: int, failure: str | None = None) -> CallRecord:
         """The record of the call, which ended at ``now`` as ``ending`` says; ``failure`` is an exception's name."""
         if self._body:
-            self._body.finish()
+            self._body.finish(now if self._last_chunk is None else self._last_chunk)
         ending = self._verdict(ending)
         error = self._body.error if self._body else None
         return CallRecord(
@@ -64,8 +67,8 @@ class Exchange:
             ending=ending,
             timing=self._timing(self._ended(ending, now)),
             status=self._status,
-            headers=read_response_headers(self._headers) if self._headers else ResponseHeaders(),
-            response=self.response or MessageResponse(),
+            headers=read_response_headers(self._headers),
+            response=self.response,
             error=error,
             error_type=self._error_type(ending, error, failure),
             output_expected=self._body is not None and self._body.began,
@@ -95,20 +98,21 @@ class Exchange:
         """A program that stops reading, or is collected, ends the call when it last heard of it, not later."""
         if ending in (Ending.FAILED, Ending.CANCELLED, Ending.TRUNCATED):
             return now
-        return self._last_chunk or self._headers_at or now
+        heard = (self._last_chunk, self._headers_at, now)
+        return next(at for at in heard if at is not None)
 
     def _timing(self, ended: int) -> Timing:
         stream = self._body if isinstance(self._body, EventStream) else None
         return Timing(
             started_at=self._start.started_at,
             ended_at=self._start.started_at + ended - self._started,
-            duration=self._seconds(ended) or 0.0,
+            duration=(ended - self._started) / 1e9,
             headers=self._seconds(self._headers_at),
             first_event=self._seconds(stream.first_event) if stream else None,
             first_thinking=self._seconds(stream.first_thinking) if stream else None,
             first_answer=self._seconds(stream.first_answer) if stream else None,
             last_chunk=self._seconds(self._last_chunk),
-            longest_stall=self._stall / 1e9 if stream and self._last_chunk else None,
+            longest_stall=self._stall / 1e9 if stream and self._last_chunk is not None else None,
         )
 
     def _seconds(self, at: int | None) -> float | None:

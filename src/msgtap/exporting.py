@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -62,6 +62,8 @@ def build(given: Sequence[str | Exporter] | None, service_name: str | None, envi
     Raises:
         SettingsError: a name is unknown, with those that are known; or the exporter's own settings are wrong.
     """
+    if isinstance(given, str):
+        raise SettingsError(f"exporters: expected a list such as [{given!r}]")
     chosen = {signal: list(given) if given is not None else exporter_names(signal, environ) for signal in SIGNALS}
     made: dict[str, Exporter] = {}
     parts: dict[str, list[Exporter]] = {
@@ -76,32 +78,42 @@ def build(given: Sequence[str | Exporter] | None, service_name: str | None, envi
 
 
 def exporter_names(signal: str, environ: Mapping[str, str]) -> list[str]:
-    """The exporters of ``signal`` that the environment asks for."""
+    """The exporters of ``signal`` that the environment asks for; the default one where it asks for none at all."""
     if environ.get("MSGTAP_EXPORTERS"):
-        return list(names(environ["MSGTAP_EXPORTERS"]))
+        return _named(environ["MSGTAP_EXPORTERS"])
+    standard = {each: _standard_names(each, environ) for each in SIGNALS}
+    return standard[signal] or [] if any(found is not None for found in standard.values()) else [DEFAULT]
+
+
+def _standard_names(signal: str, environ: Mapping[str, str]) -> list[str] | None:
+    """What OpenTelemetry's own variables ask for; `None` where they say nothing."""
     if standard := environ.get(f"OTEL_{signal.upper()}_EXPORTER"):
-        return [name for name in names(standard) if name != "none"]
+        return _named(standard)
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
-    return ["otlp"] if any(environ.get(variable) for variable in endpoints) else [DEFAULT]
+    return ["otlp"] if any(environ.get(variable) for variable in endpoints) else None
+
+
+def _named(text: str) -> list[str]:
+    return [name for name in names(text) if name != "none"]
 
 
 def _exporter(item: str | Exporter, signal: str, made: dict[str, Exporter]) -> Exporter:
     if isinstance(item, Exporter):
         return item
     if item not in made and (found := _entry_point(GROUP, item)):
-        made[item] = _made(item, found.load())
+        made[item] = _made(item, found)
     if item in made:
         return made[item]
     if found := _entry_point(f"opentelemetry_{signal}_exporter", item):
-        return Exporter(**{signal: _made(item, found.load())})
+        return Exporter(**{signal: _made(item, found)})
     known = sorted({point.name for point in entry_points(group=GROUP)})
     hint = "; pip install 'msgtap[otlp]' brings it" if item == "otlp" else ""
     raise SettingsError(f"no exporter named {item!r}; installed: {', '.join(known)}{hint}")
 
 
-def _made(name: str, factory: Callable[[], Any]) -> Any:
+def _made(name: str, found: EntryPoint) -> Any:
     try:
-        return factory()
+        return found.load()()
     except (ValueError, ImportError) as error:
         raise SettingsError(f"exporter {name}: {error}") from error
 
@@ -112,10 +124,17 @@ def _entry_point(group: str, name: str) -> EntryPoint | None:
 
 def _service(service_name: str | None, environ: Mapping[str, str]) -> dict[str, str]:
     """``service.name``: the argument, else what the environment says (the SDK reads it), else the script's name."""
-    said = environ.get("OTEL_SERVICE_NAME") or f"{SERVICE_NAME}=" in environ.get(OTEL_RESOURCE_ATTRIBUTES, "")
-    if service_name is None and said:
+    attributes = {part.partition("=")[0].strip() for part in names(environ.get(OTEL_RESOURCE_ATTRIBUTES, ""))}
+    if not service_name and (environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME in attributes):
         return {}
-    return {SERVICE_NAME: service_name or Path(sys.argv[0] if sys.argv else "").stem or "python"}
+    return {SERVICE_NAME: service_name or _script(sys.argv[0] if sys.argv else "")}
+
+
+def _script(path: str) -> str:
+    """The name of a script; of a package that is run, the package's."""
+    script = Path(path)
+    name = script.parent.name if script.name == "__main__.py" else script.stem
+    return name if name.strip("-") and name != "-c" else "python"  # "-c" and "-" stand for no file
 
 
 def _tracer_provider(resource: Resource, exporters: Iterable[Exporter]) -> TracerProvider:

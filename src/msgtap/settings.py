@@ -56,12 +56,12 @@ def from_environ(environ: Mapping[str, str], read_file: Callable[[str], str]) ->
     Raises:
         SettingsError: a variable's value means nothing.
     """
-    found: dict[str, Any] = {"disabled": _switch(environ, "OTEL_SDK_DISABLED") or _switch(environ, "MSGTAP_DISABLED")}
-    for variable, name in (("MSGTAP_EXISTING_SPAN", "existing_span"), ("MSGTAP_LOGS", "logs")):
-        if environ.get(variable):
-            found[name] = _choice(variable, environ[variable])
-    if environ.get("MSGTAP_IDENTIFIERS"):
-        found["identifiers"] = _identifiers("MSGTAP_IDENTIFIERS", environ["MSGTAP_IDENTIFIERS"])
+    if _switch(environ, "MSGTAP_DISABLED") or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return Settings(disabled=True)  # and whatever else is said means nothing: this must never fail
+    found: dict[str, Any] = {}
+    for variable, name, check in _WORDS:
+        if word := environ.get(variable, "").strip().lower():
+            found[name] = check(variable, word)
     if environ.get("MSGTAP_EXCLUDE"):
         found["exclude"] = names(environ["MSGTAP_EXCLUDE"])
     if environ.get("MSGTAP_ENDPOINTS"):
@@ -93,6 +93,10 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part for piece in text.split(",") if (part := piece.strip()))
 
 
+class _EndpointsFile(msgspec.Struct, forbid_unknown_fields=True):
+    endpoint: list[Endpoint]
+
+
 def read_endpoints(path: str, read_file: Callable[[str], str]) -> tuple[Endpoint, ...]:
     """The rows of a TOML file of ``[[endpoint]]`` tables with ``host``, ``path`` and ``provider``.
 
@@ -100,9 +104,8 @@ def read_endpoints(path: str, read_file: Callable[[str], str]) -> tuple[Endpoint
         SettingsError: the file cannot be read, or is not of that form.
     """
     try:
-        document = tomllib.loads(read_file(path))
-        return tuple(msgspec.convert(document["endpoint"], list[Endpoint]))
-    except (OSError, KeyError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        return tuple(msgspec.convert(tomllib.loads(read_file(path)), _EndpointsFile).endpoint)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         hint = 'expected TOML such as [[endpoint]] host = "llm.example.com" path = "*/v1/messages" provider = "acme"'
         raise SettingsError(f"MSGTAP_ENDPOINTS: cannot use {path!r}: {error}; {hint}") from error
 
@@ -134,6 +137,13 @@ def _identifiers(name: str, value: object) -> Identifiers:
     if isinstance(value, str) and value in _IDENTIFIERS:
         return _IDENTIFIERS[value]
     raise SettingsError(f"{name}: {value!r} is none of {', '.join(_IDENTIFIERS)}, nor a function from id to id")
+
+
+_WORDS: tuple[tuple[str, str, Callable[[str, object], object]], ...] = (
+    ("MSGTAP_EXISTING_SPAN", "existing_span", _choice),
+    ("MSGTAP_LOGS", "logs", _choice),
+    ("MSGTAP_IDENTIFIERS", "identifiers", _identifiers),
+)
 
 
 def _endpoints(name: str, value: object) -> tuple[Endpoint, ...]:

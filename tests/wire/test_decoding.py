@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from msgtap import shield
 from msgtap.wire import decoding
-from msgtap.wire.decoding import LIST_LIMIT, TEXT_LIMIT, Count, Integer, Number
+from msgtap.wire.decoding import LENIENT_LIMIT, LIST_LIMIT, TEXT_LIMIT, Count, Integer, Number
 
 
 class Inner(Struct):
@@ -220,6 +220,16 @@ def test_no_json_is_counted() -> None:
     assert counted("undecodable_json", before) == 1
 
 
+def test_a_long_text_is_read_if_it_is_strict_json() -> None:
+    """A wrong type costs one field however long the text is; to mend a long text would cost the program too much."""
+    before = dict(shield.counts())
+    padding = b'"ignored": "' + b"x" * LENIENT_LIMIT + b'"'
+    assert Shape(word="a") == read(b'{"word": "a", "count": "2", %s}' % padding)
+    assert counted("undecodable_json", before) == 0
+    assert read(b'{"word": "a\\ud800", %s}' % padding) is None
+    assert counted("undecodable_json", before) == 1
+
+
 @pytest.mark.parametrize(("opening", "core", "closing"), [(b"[", b"", b"]"), (b'{"a":', b"1", b"}")])
 @pytest.mark.parametrize("field", [b"open", b"ignored"])
 def test_nesting_without_end_raises_nothing(opening: bytes, core: bytes, closing: bytes, field: bytes) -> None:
@@ -255,8 +265,16 @@ def test_lists_are_bounded() -> None:
         ("rate_limit_error", True),
         ("overloaded", True),
         ("error_529", True),
-        ("a" * 64, True),
-        ("a" * 65, False),
+        ("a" * 24, True),
+        ("a" * 25, False),
+        ("_".join(["a" * 24] * 8), True),
+        ("_".join(["a"] * 9), False),
+        ("error_1234", False),
+        ("0123456789abcdef0123456789abcdef", False),
+        ("deadbeef12", False),
+        ("sk_live_abc123", False),
+        ("a__b", False),
+        ("error_", False),
         ("", False),
         ("Rate limit", False),
         ("sk-ant-api03-abc", False),

@@ -8,9 +8,10 @@ from opentelemetry.trace import TracerProvider, get_tracer
 
 from msgtap import semconv
 from msgtap.record import CallRecord, CallStart, MessageResponse
+from msgtap.shield import attempt
 from msgtap.telemetry.logs import CallLog, LogStyle, text_writer
 from msgtap.telemetry.metrics import CallMetrics
-from msgtap.telemetry.spans import CallSpan, ExistingSpan, metered_elsewhere, open_span, suppressed
+from msgtap.telemetry.spans import CallSpan, ExistingSpan, NoSpan, metered_elsewhere, open_span, suppressed
 
 
 class Telemetry:
@@ -49,8 +50,9 @@ class CallTelemetry:
         self._owner = owner
         self._start = start
         self._generic = not metered_elsewhere()
-        self._span: CallSpan = open_span(owner.tracer, start, owner.existing_span)
-        owner.metrics.begin(start)
+        # Each signal on its own: a provider that fails at one must not cost the others.
+        self._span: CallSpan = attempt(open_span, owner.tracer, start, owner.existing_span) or NoSpan()
+        attempt(owner.metrics.begin, start)
 
     def sending(self) -> object:
         """Make the span current."""
@@ -66,7 +68,8 @@ class CallTelemetry:
 
     def finish(self, record: CallRecord | None) -> None:
         """The call is over; of one that a processor dropped nothing is written."""
-        attributes = self._span.finish(record) if record else None
-        self._owner.metrics.finish(self._start, record, self._span.context, generic=self._generic)
+        context = self._span.context
+        attributes = attempt(self._span.finish, record) if record else None
+        attempt(self._owner.metrics.finish, self._start, record, context, self._generic)
         if record:
-            self._owner.log.emit(record, self._span.context, attributes)
+            attempt(self._owner.log.emit, record, context, attributes)

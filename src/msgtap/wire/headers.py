@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from msgtap.record import ResponseHeaders, Scalar
-from msgtap.wire.decoding import identifier_list, text
+from msgtap.wire.decoding import identifier_list, sound, text
 
 Pairs = Iterable[tuple[bytes, bytes]] | Iterable[tuple[str, str]]
 
@@ -19,7 +19,6 @@ _REQUEST = ("x-session-id", "anthropic-beta", "x-stainless-retry-count")
 _RESPONSE = (
     "content-type",
     "content-encoding",
-    "location",
     "request-id",
     "x-generation-id",
     "anthropic-organization-id",
@@ -35,6 +34,8 @@ _RATE_LIMITS = {
     for fact in ("limit", "remaining", "reset")
 } | {f"x-ratelimit-{fact}": fact for fact in ("limit", "remaining", "reset")}
 
+_LISTS = frozenset({"anthropic-beta", "content-encoding"})
+
 Wanted = dict[str | bytes, str]
 
 
@@ -48,12 +49,13 @@ RESPONSE: Wanted = _wanted((*_RESPONSE, *_RATE_LIMITS))
 
 
 def select(pairs: Pairs, wanted: Wanted) -> dict[str, str]:
-    """The headers in ``wanted``, by lower-case name; of a repeated one the last."""
-    found = {}
+    """The headers in ``wanted``, by lower-case name; of a repeated one the last, unless it is a list."""
+    found: dict[str, str] = {}
     for name, value in pairs:
         key = wanted.get(name.lower())
         if key is not None:
-            found[key] = value.decode("latin-1") if isinstance(value, bytes) else value
+            said = value.decode("latin-1") if isinstance(value, bytes) else sound(value)
+            found[key] = f"{found[key]},{said}" if key in _LISTS and key in found else said
     return found
 
 
@@ -95,4 +97,6 @@ def _number(value: str | None) -> float | None:
 
 
 def _scalar(value: str) -> Scalar:
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else value[:64]  # noqa: PLR2004
+    if value.isascii() and value.isdigit() and len(value) < 19:  # noqa: PLR2004
+        return int(value)
+    return text(value) or ""

@@ -152,7 +152,7 @@ _NAME = re.compile(rb'\s*\{\s*"type"\s*:\s*"([a-z_]{1,64})"')
 
 def event_name(name: str, data: bytes) -> str:
     """An event's name; where the frame has none, the ``type`` of its data."""
-    if name or not data:
+    if name or not data.lstrip().startswith(b"{"):
         return name
     named = _NAME.match(data)
     if named:

@@ -5,6 +5,7 @@ Messages, system prompts, tools and images are skipped, not built: they are cont
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from msgtap.record import (
     ToolChoice,
     Trace,
 )
-from msgtap.wire.decoding import LIST_LIMIT, TEXT_LIMIT, Count, Integer, Number, decoder, text, texts
+from msgtap.wire.decoding import LIST_LIMIT, UNREADABLE, Count, Integer, Number, decoder, first, text, texts
 
 METADATA_LIMIT = 1024
 """Longest value in characters of one of ``trace``'s own keys."""
@@ -232,22 +233,40 @@ _TRACE_KEYS = ("trace_id", "trace_name", "span_name", "generation_name", "parent
 
 def read_trace(wire: dict[str, Any]) -> Trace:
     """The ``trace`` object: its five known keys where they are texts, and the others as bounded metadata."""
-    known = {key: text(value) for key in _TRACE_KEYS if isinstance(value := wire.get(key), str)}
-    extra = [(key, value) for key, value in wire.items() if key not in _TRACE_KEYS and value is not None]
-    if len(extra) > LIST_LIMIT:
-        shield.count("cut_trace_metadata", len(extra) - LIST_LIMIT)
-    metadata = tuple((key[:TEXT_LIMIT], _metadata_value(value)) for key, value in extra[:LIST_LIMIT] if key)
-    return Trace(**known, metadata=metadata)
+    said = {key: value for key, value in wire.items() if value is not None}
+    known = {key: _known(said.pop(key)) for key in _TRACE_KEYS if key in said}
+    metadata: dict[str, Scalar] = {}
+    for key, value in first(list(said.items()), LIST_LIMIT):
+        name, kept = text(key), _metadata_value(value)
+        if kept is None:
+            shield.count("wrong_type")
+        elif name is not None:
+            metadata[name] = kept
+    return Trace(**known, metadata=tuple(metadata.items()))
 
 
-def _metadata_value(value: object) -> Scalar:
-    """Numbers and booleans stay what they are; a nested value becomes its JSON text."""
-    if isinstance(value, bool | float):
+def _known(value: object) -> str | None:
+    if isinstance(value, str):
+        return text(value)
+    shield.count("wrong_type")
+    return None
+
+
+def _metadata_value(value: object) -> Scalar | None:
+    """Numbers and booleans stay what they are; a nested value becomes its JSON text. `None` for what has none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return value
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return value
-    written = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    if len(written) <= METADATA_LIMIT:
+    written = value if isinstance(value, str) else _as_json(value)
+    if written is None or len(written) <= METADATA_LIMIT:
         return written
     shield.count("cut_text")
     return written[: METADATA_LIMIT - 1] + "…"
+
+
+def _as_json(value: object) -> str | None:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UNREADABLE:  # nested deeper than can be written
+        return None
