@@ -22,7 +22,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """One row: where a Messages endpoint is served, and by whom.
 
     ``host`` and ``path`` are shell patterns (``*.example.com``, ``/llm/*/messages``); ``host`` may end in ``:port``.
-    ``provider`` becomes ``gen_ai.provider.name``.
+    The case of ``host`` does not matter, nor does a slash at the end of ``path``. ``provider`` becomes
+    ``gen_ai.provider.name``.
     """
 
     host: str = "*"
@@ -44,8 +45,8 @@ class EndpointTable:
 
     def __init__(self, rows: Iterable[Endpoint] = (), exclude: Iterable[str] = ()) -> None:
         table = (*rows, *KNOWN)
-        self._rows = tuple((_matcher(row.host), _matcher(row.path), row) for row in table)
-        self._excluded = tuple(_matcher(pattern) for pattern in exclude)
+        self._rows = tuple((_host_matcher(row.host), _path_matcher(row.path), row) for row in table)
+        self._excluded = tuple((_host_matcher(pattern), _path_matcher(pattern)) for pattern in exclude)
         # A user's path pattern, too, ends where the query begins; what is no pattern at its end is enough to look for.
         self._candidate = re.compile("|".join({_tail(row.path) for row in table}).encode()).search
         self.match = lru_cache(maxsize=256)(self._match)
@@ -57,15 +58,19 @@ class EndpointTable:
     def _match(self, host: str, port: int, target: str) -> Endpoint | None:
         path = target.partition("?")[0].rstrip("/")
         names = (host, f"{host}:{port}")
-        if _PRESET.search(path) or any(excludes(name) for excludes in self._excluded for name in (*names, path)):
+        if _PRESET.search(path) or any(paths(path) or any(map(hosts, names)) for hosts, paths in self._excluded):
             return None
         return next((row for hosts, paths, row in self._rows if paths(path) and any(map(hosts, names))), None)
 
 
-def _matcher(pattern: str) -> Callable[[str], object]:
-    return re.compile(fnmatch.translate(pattern)).match
+def _host_matcher(pattern: str) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(pattern.lower())).match
+
+
+def _path_matcher(pattern: str) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(pattern.rstrip("/"))).match
 
 
 def _tail(pattern: str) -> str:
     """What every path that fits ``pattern`` contains: its last part that holds no wildcard, as a regular expression."""
-    return re.escape(re.split(r"[*?\]]", pattern)[-1])
+    return re.escape(re.split(r"[*?\]]", pattern.rstrip("/"))[-1])

@@ -35,6 +35,8 @@ _RATE_LIMITS = {
     for fact in ("limit", "remaining", "reset")
 } | {f"x-ratelimit-{fact}": fact for fact in ("limit", "remaining", "reset")}
 
+_LISTS = frozenset({"anthropic-beta", "content-encoding"})
+
 Wanted = dict[str | bytes, str]
 
 
@@ -48,13 +50,19 @@ RESPONSE: Wanted = _wanted((*_RESPONSE, *_RATE_LIMITS))
 
 
 def select(pairs: Pairs, wanted: Wanted) -> dict[str, str]:
-    """The headers in ``wanted``, by lower-case name; of a repeated one the last."""
-    found = {}
+    """The headers in ``wanted``, by lower-case name; of a repeated one the last, unless it is a list."""
+    found: dict[str, str] = {}
     for name, value in pairs:
         key = wanted.get(name.lower())
         if key is not None:
-            found[key] = value.decode("latin-1") if isinstance(value, bytes) else value
+            said = value.decode("latin-1") if isinstance(value, bytes) else _sound(value)
+            found[key] = f"{found[key]},{said}" if key in _LISTS and key in found else said
     return found
+
+
+def _sound(value: str) -> str:
+    """``value`` without half a surrogate pair, which some clients put in place of a byte that is no UTF-8."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def read_response_headers(headers: Mapping[str, str]) -> ResponseHeaders:
@@ -95,4 +103,6 @@ def _number(value: str | None) -> float | None:
 
 
 def _scalar(value: str) -> Scalar:
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else value[:64]  # noqa: PLR2004
+    if value.isascii() and value.isdigit() and len(value) < 19:  # noqa: PLR2004
+        return int(value)
+    return text(value) or ""
