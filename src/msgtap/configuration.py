@@ -33,6 +33,7 @@ ADAPTERS = "msgtap.adapters"
 
 _hooked = False
 _configured = False
+_stored = False
 _given: list[object] = []
 
 
@@ -66,7 +67,7 @@ def configure(
     Raises:
         SettingsError: a setting means nothing; or the program has a tracer provider already.
     """
-    global _configured  # noqa: PLW0603  # OpenTelemetry's providers are process-wide, and so is this
+    global _configured, _stored  # noqa: PLW0603  # OpenTelemetry's providers are process-wide, and so is this
     arguments = {
         "processors": processors,
         "endpoints": endpoints,
@@ -75,15 +76,15 @@ def configure(
         "identifiers": identifiers,
         "logs": logs,
     }
-    settings = _settings(**arguments)
+    settings = read_settings(**arguments)
     if settings.disabled:
         return
     if not _configured:
         if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             raise SettingsError("this program has an OpenTelemetry tracer provider: call msgtap.instrument() instead")
-        _build(exporters, service_name)
+        _stored = _build(exporters, service_name)
         _configured = True
-    _switch_on(settings)
+    _switch_on(settings, stored=_stored)
 
 
 def instrument(
@@ -129,9 +130,9 @@ def instrument(
         "identifiers": identifiers,
         "logs": logs,
     }
-    settings = _settings(**arguments)
+    settings = read_settings(**arguments)
     if not settings.disabled:
-        _switch_on(settings, tracer_provider, meter_provider, logger_provider)
+        _switch_on(settings, tracer_provider, meter_provider, logger_provider, stored=False)
 
 
 def uninstrument() -> None:
@@ -168,7 +169,12 @@ class Instrumentor:
         uninstrument()
 
 
-def _settings(**arguments: object) -> Settings:
+def read_settings(**arguments: object) -> Settings:
+    """What the environment says, and ``arguments`` instead where they are not `None`.
+
+    Raises:
+        SettingsError: a setting means nothing.
+    """
     return with_arguments(from_environ(os.environ, _read_file), **arguments)
 
 
@@ -176,13 +182,15 @@ def _read_file(path: str) -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
-def _build(exporters: Sequence[str | Exporter] | None, service_name: str | None) -> None:
+def _build(exporters: Sequence[str | Exporter] | None, service_name: str | None) -> bool:
+    """Make the providers; whether they lead to the embedded store."""
     from msgtap.exporting import build  # noqa: PLC0415  # the SDK is for those who configure it here
 
     pipelines = build(exporters, service_name, os.environ)
     trace.set_tracer_provider(pipelines.tracer_provider)
     metrics.set_meter_provider(pipelines.meter_provider)
     _logs.set_logger_provider(pipelines.logger_provider)
+    return pipelines.stored
 
 
 def _switch_on(
@@ -190,6 +198,8 @@ def _switch_on(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
     logger_provider: LoggerProvider | None = None,
+    *,
+    stored: bool,
 ) -> None:
     _given[:] = [provider for provider in (tracer_provider, meter_provider, logger_provider) if provider is not None]
     telemetry = Telemetry(
@@ -207,6 +217,7 @@ def _switch_on(
             processors=settings.processors,
             defaults=settings.defaults,
             identifiers=settings.identifiers,
+            alone=stored,
         )
     )
     install_adapters()

@@ -26,7 +26,12 @@ from msgtap.settings import SettingsError, names
 
 GROUP = "msgtap.exporters"
 DEFAULT = "console"
+STORE = "sqlite"
+STORE_NAMES = frozenset({STORE, f"msgtap_{STORE}"})
+"""The embedded store, which `msgtap run` and the reports are about; the second is its name among the SDK's own."""
 SIGNALS = ("traces", "metrics", "logs")
+RUN_ID = "MSGTAP_RUN_ID"
+"""The variable by which the processes of one `msgtap run` know each other; ``msgtap.run.id`` in what they export."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,32 +53,53 @@ class Exporter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipelines:
-    """The SDK's providers, ready to be made global."""
+    """The SDK's providers, ready to be made global.
+
+    Args:
+        stored: whether calls go to the embedded store.
+    """
 
     tracer_provider: TracerProvider
     meter_provider: MeterProvider
     logger_provider: LoggerProvider
+    stored: bool = False
 
 
-def build(given: Sequence[str | Exporter] | None, service_name: str | None, environ: Mapping[str, str]) -> Pipelines:
+def build(
+    given: Sequence[str | Exporter] | Mapping[str, Sequence[str | Exporter]] | None,
+    service_name: str | None,
+    environ: Mapping[str, str],
+) -> Pipelines:
     """Pipelines to the exporters ``given``, else to those that ``environ`` names, else to the default one.
+
+    Args:
+        given: names and exporters, for all signals or by signal.
+        service_name: default what ``environ`` says, else the script's name.
+        environ: the environment.
 
     Raises:
         SettingsError: a name is unknown, with those that are known; or the exporter's own settings are wrong.
     """
     if isinstance(given, str):
         raise SettingsError(f"exporters: expected a list such as [{given!r}]")
-    chosen = {signal: list(given) if given is not None else exporter_names(signal, environ) for signal in SIGNALS}
+    chosen = given if isinstance(given, Mapping) else {signal: _chosen(given, signal, environ) for signal in SIGNALS}
     made: dict[str, Exporter] = {}
     parts: dict[str, list[Exporter]] = {
         signal: [_exporter(item, signal, made) for item in items] for signal, items in chosen.items()
     }
-    resource = Resource.create(_service(service_name, environ))
+    resource = Resource.create(_service(service_name, environ) | _run(environ))
     return Pipelines(
         tracer_provider=_tracer_provider(resource, parts["traces"]),
         meter_provider=_meter_provider(resource, parts["metrics"]),
         logger_provider=_logger_provider(resource, parts["logs"]),
+        stored=not STORE_NAMES.isdisjoint(chosen["logs"]),
     )
+
+
+def _chosen(
+    given: Sequence[str | Exporter] | None, signal: str, environ: Mapping[str, str]
+) -> Sequence[str | Exporter]:
+    return exporter_names(signal, environ) if given is None else given
 
 
 def exporter_names(signal: str, environ: Mapping[str, str]) -> list[str]:
@@ -127,6 +153,10 @@ def _service(service_name: str | None, environ: Mapping[str, str]) -> dict[str, 
     if not service_name and (environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME in attributes):
         return {}
     return {SERVICE_NAME: service_name or _script(sys.argv[0] if sys.argv else "")}
+
+
+def _run(environ: Mapping[str, str]) -> dict[str, str]:
+    return {"msgtap.run.id": environ[RUN_ID]} if environ.get(RUN_ID) else {}
 
 
 def _script(path: str) -> str:

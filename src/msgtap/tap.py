@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from msgtap.correlation import Defaults, Identifiers, correlate, plain
 from msgtap.exchange import Exchange
@@ -59,9 +59,15 @@ class Watcher(Struct, frozen=True, kw_only=True):
     processors: tuple[Processor, ...] = ()
     defaults: Defaults = Defaults()
     identifiers: Identifiers = plain
+    alone: bool = False
+    """Whether `observe_always` has nobody to add: what it would tell them, these observers are told already."""
 
 
 _watcher: Watcher | None = None
+"""What is in force: the program's, with whom `observe_always` adds, or else the standing one."""
+_chosen: Watcher | None = None
+_standing: Watcher | None = None
+_beside: tuple[Observer, ...] = ()
 _open: set[Tap] = set()
 # Taps whose response was garbage-collected. That can happen inside any lock, OpenTelemetry's own included, so nothing
 # is emitted there; the next call, `flush()` or the exit does it.
@@ -70,13 +76,30 @@ _dropped: deque[Tap] = deque()
 
 def activate(watcher: Watcher | None) -> None:
     """Put ``watcher`` in force for all calls from now on; `None` lets them pass straight through."""
-    global _watcher  # noqa: PLW0603  # the one switch; wrappers stay installed and look here
-    _watcher = watcher
+    global _watcher, _chosen  # noqa: PLW0603  # the one switch; wrappers stay installed and look here
+    _chosen = watcher
+    _watcher = _in_force()
+
+
+def observe_always(standing: Watcher, beside: tuple[Observer, ...]) -> None:
+    """Have ``standing`` in force wherever the program has nothing in force, and tell ``beside`` too where it has.
+
+    This is for whoever observes a program from outside: what the program switches on or off does not concern it.
+    """
+    global _watcher, _standing, _beside  # noqa: PLW0603  # as above
+    _standing, _beside = standing, beside
+    _watcher = _in_force()
+
+
+def _in_force() -> Watcher | None:
+    if _chosen is None or _chosen.alone or not _beside:
+        return _chosen or _standing
+    return structs.replace(_chosen, observers=(*_chosen.observers, *_beside))
 
 
 def watcher() -> Watcher | None:
-    """What is in force."""
-    return _watcher
+    """What was put in force by `activate`."""
+    return _chosen
 
 
 def wanted(method: str, target: bytes) -> bool:

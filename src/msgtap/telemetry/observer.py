@@ -18,6 +18,8 @@ class Telemetry:
 
     Args:
         version: msgtap's own, for the instrumentation scope.
+        private: keep the spans from becoming current, so that none of the program's gets one of them as its parent.
+        logs: events as text; `None` leaves the logger ``msgtap.calls`` to whoever else has set it up.
     """
 
     def __init__(
@@ -28,12 +30,14 @@ class Telemetry:
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
         existing_span: ExistingSpan = "enrich",
-        logs: LogStyle = "off",
+        private: bool = False,
+        logs: LogStyle | None = "off",
     ) -> None:
         self.tracer = get_tracer(semconv.SCOPE, version, tracer_provider)
         self.existing_span: ExistingSpan = existing_span
+        self.private = private
         self.metrics = CallMetrics(get_meter(semconv.SCOPE, version, meter_provider))
-        self.log = CallLog(get_logger(semconv.SCOPE, version, logger_provider), text_writer(logs))
+        self.log = CallLog(get_logger(semconv.SCOPE, version, logger_provider), text_writer(logs) if logs else None)
 
     def begin(self, start: CallStart) -> CallTelemetry | None:
         """A call begins in the current context; `None` where the program wants nothing observed."""
@@ -49,7 +53,7 @@ class CallTelemetry:
         self._owner = owner
         self._start = start
         self._generic = not metered_elsewhere()
-        self._span: CallSpan = open_span(owner.tracer, start, owner.existing_span)
+        self._span: CallSpan = open_span(owner.tracer, start, owner.existing_span, private=owner.private)
         owner.metrics.begin(start)
 
     def sending(self) -> object:

@@ -68,11 +68,11 @@ def metered_elsewhere() -> bool:
     return otel_context.get_value(_UTIL_GENAI) is not None
 
 
-def open_span(tracer: Tracer, start: CallStart, policy: ExistingSpan) -> CallSpan:
-    """The span for a call that begins in the current context."""
+def open_span(tracer: Tracer, start: CallStart, policy: ExistingSpan, *, private: bool) -> CallSpan:
+    """The span for a call that begins in the current context; a ``private`` one is nobody's parent."""
     current = trace.get_current_span()
     if policy == "nest" or not _is_generation(current):
-        return _Own(tracer, start)
+        return _Private(tracer, start) if private else _Own(tracer, start)
     return _Enriched(tracer, start, current) if policy == "enrich" else _None()
 
 
@@ -119,6 +119,13 @@ class _Own:
                 self._span.set_status(Status(StatusCode.ERROR))
         self._span.end(record.timing.ended_at)
         return attributes
+
+
+class _Private(_Own):
+    """A span that is never current: where it goes, the program's own spans do not."""
+
+    def sending(self) -> object:
+        """Nothing."""
 
 
 class _Enriched:
