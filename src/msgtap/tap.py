@@ -81,7 +81,7 @@ def activate(watcher: Watcher | None) -> None:
     _watcher = _in_force()
 
 
-def observe_always(standing: Watcher, beside: tuple[Observer, ...]) -> None:
+def observe_always(standing: Watcher | None, beside: tuple[Observer, ...] = ()) -> None:
     """Have ``standing`` in force wherever the program has nothing in force, and tell ``beside`` too where it has.
 
     This is for whoever observes a program from outside: what the program switches on or off does not concern it.

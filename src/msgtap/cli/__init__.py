@@ -13,4 +13,4 @@ def main() -> None:
         if error.name not in ("click", "rich"):
             raise
         sys.exit("msgtap's commands need one more package: pip install 'msgtap[cli]'")
-    msgtap()
+    msgtap(prog_name="msgtap")

@@ -161,7 +161,7 @@ def demo(exporters: tuple[str, ...]) -> None:
 
     Examples:
       msgtap demo
-      msgtap demo --exporter otlp   # to your collector: OTEL_EXPORTER_OTLP_ENDPOINT
+      msgtap demo --exporter otlp   # to OTEL_EXPORTER_OTLP_ENDPOINT, too
     """
     from msgtap.cli.demo import run as run_demo  # noqa: PLC0415  # it imports HTTP clients
 

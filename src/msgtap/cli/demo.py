@@ -18,6 +18,7 @@ from rich.table import Table
 import msgtap
 from msgtap.cli.demo_calls import CALLS
 from msgtap.console import log_lines, metric_lines, span_lines
+from msgtap.exporting import STORE
 from msgtap.record import CallRecord, Ending
 from msgtap.telemetry.attributes import input_tokens
 from msgtap.testing import capture_calls
@@ -28,6 +29,12 @@ from msgtap.testing.replies import Reply
 # What the clients raise where the endpoint misbehaves, as it does in this demo.
 _EXPECTED = (anthropic.APIError, httpx.HTTPError, httpx2.HTTPError)
 _METRICS_SHOWN = 4
+_SERVICE = "msgtap-demo"
+_NEXT = (
+    (f"msgtap report --service {_SERVICE}", "these calls, added up"),
+    ("msgtap run -- python your_app.py", "your own, without a change to your program"),
+    ("msgtap tail", "calls as they happen"),
+)
 _SHOWN = (
     "gen_ai.request.model",
     "gen_ai.response.finish",
@@ -47,8 +54,8 @@ def run(exporters: Sequence[str]) -> None:
     memory = Memory()
     openrouter = msgtap.Endpoint(host="127.0.0.1", path="/api/v1/messages", provider="openrouter")
     msgtap.configure(
-        exporters=[memory.exporter, *exporters],
-        service_name="msgtap-demo",
+        exporters=[memory.exporter, *dict.fromkeys([STORE, *exporters])],
+        service_name=_SERVICE,
         endpoints=[openrouter],
     )
     seen = list(_calls(console))
@@ -137,9 +144,9 @@ def _one_call(console: Console, memory: Memory) -> None:
         *(line.partition("  gen_ai")[0] for line in log_lines(log)),
     ):
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(
-        "\nIn your own program: msgtap.configure(exporters=[...]). More: README.md, msgtap --help", style="bold"
-    )
+    console.print("\nThey are kept, and your own program's will be. Next:", style="bold")
+    for command, what in _NEXT:
+        console.print(f"  {command:45} [dim]{what}[/]", highlight=False)
 
 
 def _interesting(lines: Sequence[str]) -> Iterator[str]:

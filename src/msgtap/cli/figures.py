@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 UNKNOWN = "–"
 _KEPT_WHOLE = 10_000
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-_DIGITS = 3
+_LEAST = 0.0001
 _MINUTE, _HOUR = 60, 3600
 _THOUSAND = 999.5  # what rounds to it
 
@@ -28,8 +28,8 @@ def duration(seconds: float | None) -> str:
         return UNKNOWN
     milliseconds = seconds * 1000
     if milliseconds < _THOUSAND:
-        return f"{_digits(milliseconds) if milliseconds < 1 else f'{milliseconds:.0f}'}ms"
-    if seconds < _MINUTE:
+        return f"{f'{milliseconds:.2g}' if milliseconds < 1 else f'{milliseconds:.0f}'}ms"
+    if seconds < _MINUTE - 0.05:
         return f"{_digits(seconds)}s"
     whole = round(seconds)
     if whole < _HOUR:
@@ -39,14 +39,15 @@ def duration(seconds: float | None) -> str:
 
 def _digits(number: float) -> str:
     """Three digits that count: ``1.23``, ``12.3``, ``123``."""
-    before = len(str(int(number)))
-    return f"{number:.{max(0, _DIGITS - before)}f}"
+    return f"{number:,.0f}" if number >= _THOUSAND else f"{number:#.3g}".rstrip(".")
 
 
 def money(dollars: float | None, *, partly: bool = False) -> str:
     """An amount in USD; with ``partly`` it is the least that it can be."""
     if dollars is None:
         return UNKNOWN
+    if 0 < dollars < _LEAST:
+        return f"<${_LEAST}"
     places = 2 if dollars >= 1 or dollars == 0 else 3 if dollars >= 0.1 else 4  # noqa: PLR2004  # three digits
     return f"${dollars:,.{places}f}{'+' if partly else ''}"
 

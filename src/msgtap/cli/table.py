@@ -12,7 +12,7 @@ from rich.text import Text
 from msgtap.cli.bars import bar
 from msgtap.cli.figures import UNKNOWN, count, duration, fitted, hour, money, printable, share
 
-_NARROWEST_KEY, _WIDEST_KEY = 16, 56
+_NARROWEST_KEY, _WANTED_KEY, _WIDEST_KEY = 16, 28, 56
 _NARROWEST_BAR, _WIDEST_BAR = 4, 20
 _OTHERS = "(others)"
 _NOTHING = frozenset({"", "0%", UNKNOWN})
@@ -51,16 +51,16 @@ def tokens_out(tokens: Tokens) -> int:
 
 _CALLS = _Column(("", "calls"), lambda row: f"{row.calls:,}")
 _COLUMNS = (
-    _Column(("", "err"), lambda row: f"{row.errors:,}" if row.errors else "", rank=1, style="red"),
-    _Column(("tokens", "in"), lambda row: count(tokens_in(row.tokens))),
-    _Column(("", "cached"), lambda row: share(row.tokens.cache_read, tokens_in(row.tokens)), rank=3),
-    _Column(("", "out"), lambda row: count(tokens_out(row.tokens))),
-    _Column(("", "thought"), lambda row: share(row.tokens.thinking, tokens_out(row.tokens)), rank=5),
-    _Column(("", "cost"), lambda row: money(row.cost, partly=row.priced_calls < row.calls)),
-    _Column(("time", "p50"), lambda row: duration(row.p50)),
-    _Column(("", "p95"), lambda row: duration(row.p95)),
-    _Column(("first", "token"), lambda row: duration(row.first_token_p50), rank=2),
-    _Column(("first", "p95"), lambda row: duration(row.first_token_p95), rank=4),
+    _Column(("", "err"), lambda row: f"{row.errors:,}" if row.errors else "", 5, style="red"),
+    _Column(("tokens", "in"), lambda row: count(tokens_in(row.tokens)), 2),
+    _Column(("", "cached"), lambda row: share(row.tokens.cache_read, tokens_in(row.tokens)), 7),
+    _Column(("", "out"), lambda row: count(tokens_out(row.tokens)), 1),
+    _Column(("", "thought"), lambda row: share(row.tokens.thinking, tokens_out(row.tokens)), 9),
+    _Column(("", "cost"), lambda row: money(row.cost, partly=row.priced_calls < row.calls), 4),
+    _Column(("time", "p50"), lambda row: duration(row.p50), 3),
+    _Column(("", "p95"), lambda row: duration(row.p95), 0),
+    _Column(("first", "token"), lambda row: duration(row.first_token_p50), 6),
+    _Column(("first", "p95"), lambda row: duration(row.first_token_p95), 8),
 )
 
 
@@ -90,7 +90,7 @@ class _Layout:
         longest = min(max((cell_len(key) for key, _ in rows), default=0), _WIDEST_KEY)
         columns = [(column, column.width(shown)) for column in _COLUMNS if column.cell(total) not in _NOTHING]
         self.calls = _CALLS.width(shown)
-        while (room := _room(width, self.calls, columns)) < longest and any(column.rank for column, _ in columns):
+        while (room := _room(width, self.calls, columns)) < min(longest, _WANTED_KEY) and columns:
             columns.remove(max(columns, key=lambda sized: sized[0].rank))
         self.columns = columns
         self.key = max(min(longest, room), _NARROWEST_KEY)
