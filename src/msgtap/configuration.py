@@ -65,7 +65,7 @@ def configure(
         logs: see there.
 
     Raises:
-        SettingsError: a setting means nothing; or the program has a tracer provider already.
+        SettingsError: a setting means nothing; or the program has a provider already.
     """
     global _configured, _stored  # noqa: PLW0603  # OpenTelemetry's providers are process-wide, and so is this
     arguments = {
@@ -80,8 +80,8 @@ def configure(
     if settings.disabled:
         return
     if not _configured:
-        if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            raise SettingsError("this program has an OpenTelemetry tracer provider: call msgtap.instrument() instead")
+        if kind := _provider_there():
+            raise SettingsError(f"this program has an OpenTelemetry {kind} provider: call msgtap.instrument() instead")
         _stored = _build(exporters, service_name)
         _configured = True
     _switch_on(settings, stored=_stored)
@@ -180,6 +180,17 @@ def read_settings(**arguments: object) -> Settings:
 
 def _read_file(path: str) -> str:
     return Path(path).read_text(encoding="utf-8")
+
+
+def _provider_there() -> str | None:
+    """Which of the providers, of which a program can have one each, is set."""
+    providers = {
+        "tracer": trace.get_tracer_provider(),
+        "meter": metrics.get_meter_provider(),
+        "logger": _logs.get_logger_provider(),
+    }
+    # Not all of the classes that stand for a provider yet to come have public names.
+    return next((kind for kind, provider in providers.items() if "Proxy" not in type(provider).__name__), None)
 
 
 def _build(exporters: Sequence[str | Exporter] | None, service_name: str | None) -> bool:

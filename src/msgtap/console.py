@@ -39,7 +39,13 @@ def _write(lines: Iterable[str]) -> None:
 def _facts(attributes: Mapping[str, Any] | None) -> Iterator[str]:
     for name, value in (attributes or {}).items():
         shown = list(value) if isinstance(value, tuple) else round(value, 6) if isinstance(value, float) else value
-        yield f"         {name} = {shown!r}"
+        yield f"         {_plain(name)} = {shown!r}"
+
+
+def _plain(value: object) -> str:
+    """On one line, and without whatever could steer a terminal."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def span_lines(span: ReadableSpan) -> Iterator[str]:
@@ -47,14 +53,15 @@ def span_lines(span: ReadableSpan) -> Iterator[str]:
     took = ((span.end_time or 0) - (span.start_time or 0)) / 1e6
     context = span.get_span_context()
     ids = f"trace {context.trace_id:032x} span {context.span_id:016x}" if context else ""
-    yield f"span     {span.name}  {took:,.1f} ms  {span.status.status_code.name}  {ids}"
+    yield f"span     {_plain(span.name)}  {took:,.1f} ms  {span.status.status_code.name}  {ids}"
     yield from _facts(span.attributes)
 
 
 def log_lines(record: Any) -> Iterator[str]:
     """A log record as text, on one line: event, severity and ids, then its attributes."""
     ids = f"trace {record.trace_id:032x} span {record.span_id:016x}" if record.trace_id else ""
-    yield f"log      {record.body}  {record.severity_text}  {ids}  {_labels(record.attributes)}"
+    event = record.event_name if record.body is None else record.body
+    yield f"log      {_plain(event)}  {record.severity_text or ''}  {ids}  {_labels(record.attributes)}"
 
 
 def metric_lines(data: MetricsData) -> Iterator[str]:
@@ -68,11 +75,16 @@ def metric_lines(data: MetricsData) -> Iterator[str]:
 
 def _amount(point: Any) -> str:
     """A histogram's count and sum, or a value."""
-    return f"count={point.count} sum={point.sum:.6g}" if hasattr(point, "count") else f"{point.value:.6g}"
+    return f"count={point.count} sum={_number(point.sum)}" if hasattr(point, "count") else _number(point.value)
+
+
+def _number(value: Any) -> str:
+    """Counts in full; six digits of all else."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _labels(attributes: Mapping[str, Any] | None) -> str:
-    return " ".join(f"{name}={value}" for name, value in (attributes or {}).items())
+    return " ".join(f"{_plain(name)}={_plain(value)}" for name, value in (attributes or {}).items())
 
 
 class _Spans(SpanExporter):

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from msgtap import shield
 from msgtap.record import Correlation
+from msgtap.wire.decoding import sound
 from msgtap.wire.request import Claims
 
 IDENTIFIER_LIMIT = 256
@@ -28,27 +29,34 @@ class Defaults(Struct, frozen=True, kw_only=True):
 
 def correlate(claims: Claims, headers: Mapping[str, str], defaults: Defaults, identifiers: Identifiers) -> Correlation:
     """The ids that hold for a call; each is bounded, and then passed through ``identifiers`` (to hash it, say)."""
-    session, session_source = _first(
-        ("body", claims.session_id), ("header", headers.get("x-session-id")), ("environment", defaults.session_id)
+    session_id, session_source = _resolved(
+        identifiers,
+        ("body", claims.session_id),
+        ("header", headers.get("x-session-id")),
+        ("environment", defaults.session_id),
     )
-    user, user_source = _first(
-        ("body", claims.user), ("metadata", claims.metadata_user_id), ("environment", defaults.user_id)
+    user_id, user_source = _resolved(
+        identifiers, ("body", claims.user), ("metadata", claims.metadata_user_id), ("environment", defaults.user_id)
     )
     return Correlation(
-        session_id=identifiers(bounded(session)) if session else None,
+        session_id=session_id,
         session_source=session_source,
-        user_id=identifiers(bounded(user)) if user else None,
+        user_id=user_id,
         user_source=user_source,
         trace=claims.trace,
     )
 
 
-def _first(*sources: tuple[str, str | None]) -> tuple[str | None, str | None]:
-    return next(((value, source) for source, value in sources if value), (None, None))
+def _resolved(identifiers: Identifiers, *sources: tuple[str, str | None]) -> tuple[str | None, str | None]:
+    """The first id that says anything, and where it was; none if ``identifiers`` fails: a plain one was not wanted."""
+    source, found = next(((source, value) for source, value in sources if value), (None, None))
+    written = shield.attempt(identifiers, bounded(found)) if found else None
+    return (bounded(written), source) if written and isinstance(written, str) else (None, None)
 
 
 def bounded(identifier: str) -> str:
     """``identifier`` within `IDENTIFIER_LIMIT`: a longer one ends in a digest of all of it, so that two stay two."""
+    identifier = sound(identifier)
     if len(identifier) <= IDENTIFIER_LIMIT:
         return identifier
     shield.count("cut_identifier")

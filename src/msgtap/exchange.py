@@ -95,7 +95,8 @@ class Exchange:
         """A program that stops reading, or is collected, ends the call when it last heard of it, not later."""
         if ending in (Ending.FAILED, Ending.CANCELLED, Ending.TRUNCATED):
             return now
-        return self._last_chunk or self._headers_at or now
+        heard = (self._last_chunk, self._headers_at, now)
+        return next(at for at in heard if at is not None)
 
     def _timing(self, ended: int) -> Timing:
         stream = self._body if isinstance(self._body, EventStream) else None
@@ -108,7 +109,7 @@ class Exchange:
             first_thinking=self._seconds(stream.first_thinking) if stream else None,
             first_answer=self._seconds(stream.first_answer) if stream else None,
             last_chunk=self._seconds(self._last_chunk),
-            longest_stall=self._stall / 1e9 if stream and self._last_chunk else None,
+            longest_stall=self._stall / 1e9 if stream and self._last_chunk is not None else None,
         )
 
     def _seconds(self, at: int | None) -> float | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
@@ -33,15 +34,24 @@ def counts() -> Mapping[str, int]:
 
 
 def failed(place: str, error: Exception) -> None:
-    """Count a failure of our own, and log it with its traceback the first time that ``place`` fails so."""
+    """Count a failure of our own, and log where it was the first time that ``place`` fails so.
+
+    Neither the text of ``error`` nor the exceptions that it came from are logged: they may be the program's, and repeat
+    what it sent, its key even. For the same reason the lines of source are left out.
+    """
     try:
         count("internal_error")
         key = f"{place}: {type(error).__name__}"
         if key not in _logged:
             _logged.add(key)
-            LOGGER.warning("msgtap failed in %s and let the call pass (said once)", key, exc_info=error)
+            LOGGER.warning("msgtap failed in %s and let the call pass (said once)%s", key, _frames(error))
     except Exception:  # noqa: BLE001, S110  # a logging handler that raises: there is nobody left to tell
         pass
+
+
+def _frames(error: Exception) -> str:
+    stack = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
+    return "".join(f'\n  File "{frame.filename}", line {frame.lineno}, in {frame.name}' for frame in stack)
 
 
 def attempt(function: Callable[..., R], *arguments: object, default: R | None = None) -> R | None:

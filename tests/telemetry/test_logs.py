@@ -147,13 +147,20 @@ def test_console(providers: dict[str, Any], capsys: pytest.CaptureFixture[str]) 
     """``console``: one line a call on standard error for eyes, without colours where that is no terminal."""
     msgtap.instrument(**providers, logs="console")
     with Endpoint([replies.message()]) as endpoint:
-        ask(endpoint, trace={"note": "two\nlines"})
+        ask(endpoint, trace={"note": "two\nlines\u2028\x1b[31m", "k\n": "é"})
     out, err = capsys.readouterr()
     assert "" == out
     (line,) = err.splitlines()
-    for part in ("[info     ]", "messages.call", "gen_ai.usage.output_tokens=188", "session.id=s-1", r"'two\nlines'"):
+    for part in (
+        "[info     ]",
+        "messages.call",
+        "gen_ai.usage.output_tokens=188",
+        "session.id=s-1",
+        r"trace.metadata.note=two\nlines\u2028\x1b[31m",
+        r"trace.metadata.k\n=é",
+    ):
         assert part in line
-    assert "\x1b" not in line
+    assert line.isprintable()
 
 
 def test_stdlib(memory: Memory, providers: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FULL = Answer(
     thinking="A window, nobody hurt.", text="Glass only: « bris ».", tool=("classify", {"kind": "glass", "n": 1})
 )
-BODY = {"model": "claude-sonnet-4-5", "max_tokens": 64, "messages": [{"role": "user", "content": "Classify."}]}
+BODY = {"model": "claude-sonnet-5", "max_tokens": 64, "messages": [{"role": "user", "content": "Classify."}]}
 
 
 def ask(endpoint: Endpoint, path: str = "/v1/messages", **more: object) -> httpx.Response:
@@ -313,12 +313,12 @@ def test_old_clients_get_no_chunks() -> None:
 @pytest.mark.parametrize(
     ("path", "more", "expected"),
     [
-        ("/v1/messages", {}, ("claude-sonnet-4-5-20250929", ["text"])),
+        ("/v1/messages", {}, ("claude-sonnet-5-20260901", ["text"])),
         ("/v1/messages", {"model": "claude-opus-4-1-20250805"}, ("claude-opus-4-1-20250805", ["text"])),
         (
             "/v1/messages?beta=true",
             {"thinking": {"type": "adaptive"}},
-            ("claude-sonnet-4-5-20250929", ["thinking", "text"]),
+            ("claude-sonnet-5-20260901", ["thinking", "text"]),
         ),
         ("/api/v1/messages", {"model": "z-ai/glm-5.2", "trace": {}}, ("z-ai/glm-5.2", ["text"])),
     ],

@@ -70,14 +70,14 @@ def whole(data: bytes, codings: str = "", *, failed: bool = False) -> WholeBody:
         (200, "application/json", False, False),
         (200, None, False, False),
         (204, None, False, False),
-        (302, "text/html", True, True),
+        (302, "text/html", True, False),
         (400, "application/json", True, False),
         (429, "text/event-stream", True, False),
         (529, "text/html", True, False),
     ],
 )
 def test_which_bodies_are_streams(status: int, kind: str | None, asked_to_stream: bool, streams: bool) -> None:
-    """A success is a stream if it says so, or if one was asked for and it does not say JSON; a failure never is."""
+    """A success is a stream if it says so, or if one was asked for and it does not say JSON; nothing else ever is."""
     headers: Mapping[str, str] = {} if kind is None else {"content-type": kind}
     reader = body(status, headers, asked_to_stream=asked_to_stream)
     assert streams == isinstance(reader, EventStream)

@@ -12,7 +12,7 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from opentelemetry import trace
-from opentelemetry._logs import Logger, LogRecord, SeverityNumber
+from opentelemetry._logs import Logger, LogRecord, NoOpLogger, SeverityNumber
 
 from msgtap import semconv
 from msgtap.record import CallRecord
@@ -35,9 +35,12 @@ class CallLog:
 
     def __init__(self, logger: Logger, write: Write | None) -> None:
         self._logger = logger
-        # Since 1.37 or so of the API; before that, a logger that does nothing could not be told from one that does.
-        self._listens: Callable[..., bool] = getattr(logger, "enabled", lambda **_: True)
+        self._listens: Callable[..., bool] = getattr(logger, "enabled", self._stands_for_one)
         self._write = write
+
+    def _stands_for_one(self, **_: object) -> bool:
+        """Before 1.45 of the API a logger could not be asked; one that does nothing, or will do something, is known."""
+        return not isinstance(getattr(self._logger, "_logger", self._logger), NoOpLogger)
 
     def emit(self, record: CallRecord, context: Context, attributes: Attributes | None) -> None:
         """Write the event of a finished call; ``attributes`` are those of its span, if it has any."""
@@ -120,6 +123,15 @@ def text_writer(style: LogStyle) -> Write | None:
     return lambda level, event: logger.log(level, **event)
 
 
+def _printable(_logger: object, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """The other renderers escape what could break a line or steer a terminal; not every version of this one does."""
+    return {_escaped(name): _escaped(value) for name, value in event.items()}
+
+
+def _escaped(value: Any) -> Any:  # noqa: ANN401  # whatever the value of an attribute may be
+    return repr(value)[1:-1] if isinstance(value, str) and not value.isprintable() else value
+
+
 def _structured(style: LogStyle) -> Any:  # noqa: ANN401  # structlog's bound loggers answer to any name
     import structlog  # noqa: PLC0415  # not for programs that never ask for text
 
@@ -131,6 +143,8 @@ def _structured(style: LogStyle) -> Any:  # noqa: ANN401  # structlog's bound lo
     stamps: list[Any] = (
         [] if style == "stdlib" else [structlog.processors.TimeStamper(fmt="iso"), structlog.stdlib.add_log_level]
     )
+    if style == "console":
+        stamps.append(_printable)
     return structlog.wrap_logger(
         CALLS,
         wrapper_class=structlog.stdlib.BoundLogger,

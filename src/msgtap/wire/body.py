@@ -48,7 +48,8 @@ def body(status: int, headers: Mapping[str, str], *, asked_to_stream: bool) -> B
     kind = headers.get("content-type", "").lower()
     streams = "event-stream" in kind or (asked_to_stream and "json" not in kind)
     codings = headers.get("content-encoding", "")
-    if status < 400 and streams:  # noqa: PLR2004  # a stream that fails at once is answered as plain JSON
+    # A stream that fails at once is answered as plain JSON, and a redirect by nothing in particular.
+    if status < 300 and streams:  # noqa: PLR2004
         return EventStream(codings)
     return WholeBody(codings, failed=status >= 400)  # noqa: PLR2004
 

@@ -39,7 +39,9 @@ _ESCAPE = re.compile(
     r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(?P<lone>\\ud[89a-f][0-9a-f]{2})|\\.", re.IGNORECASE | re.DOTALL
 )
 _DIGITS = 1000
-_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,63}")
+UNREADABLE = (ValueError, msgspec.MsgspecError, RecursionError)
+"""What reading or writing JSON raises; msgspec's own errors are ValueErrors only since 0.21."""
+_WORDS = re.compile(r"[a-z]{1,24}(?:_(?:[a-z]{1,24}|[0-9]{1,3})){0,7}")
 
 
 def decoder(shape: type[T]) -> Callable[[bytes], T | None]:
@@ -52,7 +54,7 @@ def decoder(shape: type[T]) -> Callable[[bytes], T | None]:
     def decode(data: bytes) -> T | None:
         try:
             return typed.decode(data)
-        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
+        except UNREADABLE:
             return _salvage(_read_leniently(data), shape)
 
     return decode
@@ -62,7 +64,7 @@ def _read_leniently(data: bytes) -> object:
     for attempt in (msgspec.json.decode, _decode_mended, _decode_loosely):
         try:
             return attempt(data)
-        except (ValueError, RecursionError):
+        except UNREADABLE:
             continue
     shield.count("undecodable_json")
     return None
@@ -101,7 +103,7 @@ def _salvage(value: object, shape: type[T]) -> T | None:
 def _convert(value: object, shape: Any) -> Any:  # noqa: ANN401  # a type is a value here
     try:
         return msgspec.convert(value, shape)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         pass
     for option in get_args(shape) if isinstance(shape, types.UnionType) else (shape,):
         if isinstance(option, type) and issubclass(option, Struct) and isinstance(value, dict):
@@ -111,6 +113,11 @@ def _convert(value: object, shape: Any) -> Any:  # noqa: ANN401  # a type is a v
             return [part for part in (_convert(entry, inner) for entry in value) if part is not None]
     shield.count("wrong_type")
     return None
+
+
+def sound(value: str) -> str:
+    """``value`` without half a surrogate pair, which clients and ``os.environ`` put for a byte that is no UTF-8."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def text(value: str | None) -> str | None:
@@ -136,8 +143,8 @@ def first(values: list[V], limit: int) -> list[V]:
 
 
 def identifier(value: str | None) -> str | None:
-    """``value`` if it looks like a name that a machine chose (``rate_limit_error``), which no credential does."""
-    if value is None or _IDENTIFIER.fullmatch(value):
+    """``value`` if it looks like words of a machine's (``rate_limit_error``, ``error_529``), as no credential does."""
+    if value is None or _WORDS.fullmatch(value):
         return value
     shield.count("odd_identifier")
     return None

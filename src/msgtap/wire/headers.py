@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from msgtap.record import ResponseHeaders, Scalar
-from msgtap.wire.decoding import identifier_list, text
+from msgtap.wire.decoding import identifier_list, sound, text
 
 Pairs = Iterable[tuple[bytes, bytes]] | Iterable[tuple[str, str]]
 
@@ -55,14 +55,9 @@ def select(pairs: Pairs, wanted: Wanted) -> dict[str, str]:
     for name, value in pairs:
         key = wanted.get(name.lower())
         if key is not None:
-            said = value.decode("latin-1") if isinstance(value, bytes) else _sound(value)
+            said = value.decode("latin-1") if isinstance(value, bytes) else sound(value)
             found[key] = f"{found[key]},{said}" if key in _LISTS and key in found else said
     return found
-
-
-def _sound(value: str) -> str:
-    """``value`` without half a surrogate pair, which some clients put in place of a byte that is no UTF-8."""
-    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def read_response_headers(headers: Mapping[str, str]) -> ResponseHeaders:

@@ -22,7 +22,7 @@ from msgtap.record import (
     ToolChoice,
     Trace,
 )
-from msgtap.wire.decoding import LIST_LIMIT, Count, Integer, Number, decoder, first, text, texts
+from msgtap.wire.decoding import LIST_LIMIT, UNREADABLE, Count, Integer, Number, decoder, first, text, texts
 
 METADATA_LIMIT = 1024
 """Longest value in characters of one of ``trace``'s own keys."""
@@ -268,5 +268,5 @@ def _metadata_value(value: object) -> Scalar | None:
 def _as_json(value: object) -> str | None:
     try:
         return msgspec.json.encode(value).decode()
-    except (ValueError, RecursionError):  # nested deeper than can be written
+    except UNREADABLE:  # nested deeper than can be written
         return None

@@ -38,11 +38,13 @@ def exporter() -> Exporter:
 
 def protocol(signal: str, environ: Mapping[str, str]) -> str:
     """The protocol for ``signal``: its own variable, else the common one, else the specification's default."""
-    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    chosen = next((value for name in names if (value := environ.get(name, "").strip())), "http/protobuf")
-    if chosen not in _PACKAGES:
-        raise ValueError(f"{names[1]}={chosen!r} is none of {', '.join(_PACKAGES)}")
-    return chosen
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        chosen = environ.get(name, "").strip()
+        if chosen in _PACKAGES:
+            return chosen
+        if chosen:
+            raise ValueError(f"{name}={chosen!r} is none of {', '.join(_PACKAGES)}")
+    return "http/protobuf"
 
 
 def _part(signal: str, spoken: str) -> Any:
