@@ -25,10 +25,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from msgtap.settings import SettingsError, names
 
 GROUP = "msgtap.exporters"
-DEFAULT = "console"
 STORE = "sqlite"
 STORE_NAMES = frozenset({STORE, f"msgtap_{STORE}"})
 """The embedded store, which `msgtap run` and the reports are about; the second is its name among the SDK's own."""
+DEFAULT = STORE
 SIGNALS = ("traces", "metrics", "logs")
 RUN_ID = "MSGTAP_RUN_ID"
 """The variable by which the processes of one `msgtap run` know each other; ``msgtap.run.id`` in what they export."""

@@ -1,0 +1,174 @@
+"""Opening the database: made or brought up to date where that is due, and left alone where it is not ours."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from msgtap_sqlite import latency, schema
+from msgtap_sqlite.place import Place, StoreError, create
+
+VERSION = len(schema.MIGRATIONS)
+
+_MAGIC = b"SQLite format 3\0"
+_CHECKPOINT_PAGES = 4000
+"""16 MiB: with fewer, a backlog is taken in at half the speed."""
+
+
+def inspect(database: Path) -> None:
+    """Look at the head of the file, and nothing else.
+
+    Raises:
+        StoreError: it is no store of ours, or of a later version.
+    """
+    try:
+        with database.open("rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"cannot read {database}: {error.strerror}") from error
+    if head:
+        if not head.startswith(_MAGIC):
+            raise StoreError(f"{database} is no database: move it away, or set MSGTAP_STORE to another file")
+        _check(database, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
+
+
+def _check(database: Path, application_id: int, version: int) -> None:
+    if application_id != schema.APPLICATION_ID:
+        raise StoreError(f"{database} is another program's database: set MSGTAP_STORE to another file")
+    if version > VERSION:
+        raise StoreError(
+            f"{database} was written by a later msgtap (its schema is {version}, this one knows {VERSION}):"
+            " update msgtap, or set MSGTAP_STORE to another file"
+        )
+
+
+def open_writer(place: Place, *, wait: float) -> sqlite3.Connection:
+    """A connection that writes, to a database of this version, in autocommit mode.
+
+    Args:
+        place: where; its directories are there.
+        wait: seconds to wait for whoever else writes.
+
+    Raises:
+        StoreError: the file is no store of ours, or of a later version.
+        sqlite3.Error: SQLite cannot open it.
+    """
+    inspect(place.database)
+    with suppress(FileExistsError):
+        os.close(create(place.database, os.O_RDWR))
+    connection = sqlite3.connect(place.database, timeout=wait, isolation_level=None, check_same_thread=False)
+    try:
+        _make_current(connection, place)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * 4096}")
+        connection.create_function("merged", 2, latency.merged, deterministic=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(database: Path) -> sqlite3.Connection:
+    """A connection that only reads.
+
+    Raises:
+        StoreError: there is no store, or it is none of ours, or of another version.
+    """
+    if not database.exists():
+        raise StoreError(f"nothing has been recorded yet: there is no {database}")
+    inspect(database)
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30.0, isolation_level=None)
+    try:
+        found = version(connection)
+        _check(database, _pragma(connection, "application_id"), found)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(f"cannot read {database}: {error}") from error
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """A transaction that writes, for the block.
+
+    Raises:
+        StoreError: the schema is no longer that of this version.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _check_unchanged(connection)
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # SQLite may have rolled back on its own
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_unchanged(connection: sqlite3.Connection) -> None:
+    if version(connection) != VERSION:
+        raise StoreError("another version of msgtap has changed the store's schema meanwhile")
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """The version of the schema."""
+    return _pragma(connection, "user_version")
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """How much of the file holds something."""
+    pages = _pragma(connection, "page_count") - _pragma(connection, "freelist_count")
+    return pages * _pragma(connection, "page_size")
+
+
+def mostly_used(connection: sqlite3.Connection, part: float) -> bool:
+    """Whether at least such a part of the file's pages is in use."""
+    pages = _pragma(connection, "page_count")
+    return pages - _pragma(connection, "freelist_count") >= part * pages
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _make_current(connection: sqlite3.Connection, place: Place) -> None:
+    if _pragma(connection, "schema_version") == 0:
+        with _alone(place.journals):
+            if _pragma(connection, "schema_version") == 0:
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                # Before anything else is in the file: whoever is killed here must leave what is known as ours.
+                connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+                connection.execute("PRAGMA journal_mode = WAL")
+                _migrate(connection, 0)
+    found = version(connection)
+    _check(place.database, _pragma(connection, "application_id"), found)
+    if found < VERSION:
+        with _alone(place.journals):
+            _migrate(connection, version(connection))
+
+
+def _migrate(connection: sqlite3.Connection, found: int) -> None:
+    for number, script in enumerate(schema.MIGRATIONS[found:], found + 1):
+        # One transaction for each version; whoever is killed in it has done nothing.
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
+    # Into the file itself, where the next `inspect` looks.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@contextmanager
+def _alone(directory: Path) -> Generator[None]:
+    """No other process makes or changes the schema while the block runs."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
