@@ -6,6 +6,7 @@ that returns an `Exporter`. Names of the SDK's own groups (``opentelemetry_trace
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ GROUP = "msgtap.exporters"
 STORE = "sqlite"
 STORE_NAMES = frozenset({STORE, f"msgtap_{STORE}"})
 """The embedded store, which `msgtap run` and the reports are about; the second is its name among the SDK's own."""
-DEFAULT = STORE
+DEFAULT = STORE if os.name == "posix" else "console"  # the store needs locks that the kernel lets go
 SIGNALS = ("traces", "metrics", "logs")
 RUN_ID = "MSGTAP_RUN_ID"
 """The variable by which the processes of one `msgtap run` know each other; ``msgtap.run.id`` in what they export."""

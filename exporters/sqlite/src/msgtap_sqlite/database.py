@@ -12,8 +12,6 @@ from pathlib import Path
 from msgtap_sqlite import latency, schema
 from msgtap_sqlite.place import Place, StoreError, create
 
-VERSION = len(schema.MIGRATIONS)
-
 _MAGIC = b"SQLite format 3\0"
 _CHECKPOINT_PAGES = 4000
 """16 MiB: with fewer, a backlog is taken in at half the speed."""
@@ -41,9 +39,9 @@ def inspect(database: Path) -> None:
 def _check(database: Path, application_id: int, version: int) -> None:
     if application_id != schema.APPLICATION_ID:
         raise StoreError(f"{database} is another program's database: set MSGTAP_STORE to another file")
-    if version > VERSION:
+    if version > (known := len(schema.MIGRATIONS)):
         raise StoreError(
-            f"{database} was written by a later msgtap (its schema is {version}, this one knows {VERSION}):"
+            f"{database} was written by a later msgtap (schema {version}, this one knows {known}):"
             " update msgtap, or set MSGTAP_STORE to another file"
         )
 
@@ -85,14 +83,25 @@ def open_reader(database: Path) -> sqlite3.Connection:
     if not database.exists():
         raise StoreError(f"nothing has been recorded yet: there is no {database}")
     inspect(database)
-    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30.0, isolation_level=None)
+    # Who may not write leaves SQLite's own files lying about.
+    mode = "rw" if os.access(database, os.W_OK) else "ro"
+    connection = sqlite3.connect(f"{database.as_uri()}?mode={mode}", uri=True, timeout=30.0, isolation_level=None)
     try:
-        found = version(connection)
-        _check(database, _pragma(connection, "application_id"), found)
+        connection.execute("PRAGMA query_only = ON")
+        _check_current(database, connection)
     except sqlite3.Error as error:
         connection.close()
         raise StoreError(f"cannot read {database}: {error}") from error
+    except StoreError:
+        connection.close()
+        raise
     return connection
+
+
+def _check_current(database: Path, connection: sqlite3.Connection) -> None:
+    _check(database, _pragma(connection, "application_id"), version(connection))
+    if version(connection) < len(schema.MIGRATIONS):
+        raise StoreError(f"{database} is of an earlier msgtap, and cannot be written to be brought up to date")
 
 
 @contextmanager
@@ -114,7 +123,7 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 def _check_unchanged(connection: sqlite3.Connection) -> None:
-    if version(connection) != VERSION:
+    if version(connection) != len(schema.MIGRATIONS):
         raise StoreError("another version of msgtap has changed the store's schema meanwhile")
 
 
@@ -150,7 +159,7 @@ def _make_current(connection: sqlite3.Connection, place: Place) -> None:
                 _migrate(connection, 0)
     found = version(connection)
     _check(place.database, _pragma(connection, "application_id"), found)
-    if found < VERSION:
+    if found < len(schema.MIGRATIONS):
         with _alone(place.journals):
             _migrate(connection, version(connection))
 

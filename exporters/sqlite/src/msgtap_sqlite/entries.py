@@ -119,8 +119,7 @@ class Reader:
     """Reads the SDK's objects; remembers the resource it saw last, which is nearly always the only one."""
 
     def __init__(self) -> None:
-        self._resource: Resource | None = None
-        self._encoded = Raw(b"{}")
+        self._last: tuple[Resource | None, Raw] = (None, Raw(b"{}"))
 
     def log(self, data: Any) -> Log:
         """A log record with its resource and scope, of whichever class this version of the SDK has for it."""
@@ -166,10 +165,11 @@ class Reader:
                     yield from _points(resource, of_scope.scope.name, metric)
 
     def _read_resource(self, resource: Resource) -> Raw:
-        if resource is not self._resource:
-            self._encoded = Raw(_encoder.encode(_writable(dict(resource.attributes))))
-            self._resource = resource
-        return self._encoded
+        seen, encoded = self._last
+        if resource is not seen:
+            encoded = Raw(_encoder.encode(_writable(dict(resource.attributes))))
+            self._last = (resource, encoded)
+        return encoded
 
 
 def _plain(attributes: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from msgtap_sqlite.place import Place, locate
 from msgtap_sqlite.rollups import NAMES
 from msgtap_sqlite.selection import FILTERS, Selection, select
 from msgtap_sqlite.texts import joined
-from msgtap_sqlite.totals import Key, Sums, Totals, most_called
+from msgtap_sqlite.totals import Key, Sums, Totals, combined, most_called
 
 __all__ = ["FILTERS", "Call", "Dimension", "Report", "Row", "RunSummary", "Store", "Tokens", "open_reader"]
 
@@ -68,12 +68,11 @@ class Store:
         """
         selection = select(since=since, until=until, where=where)
         with self._snapshot():
-            total = self._totals("0", selection, None)
-            sums = self._totals(by, selection, limit)
+            sums, total = self._totals(by, selection, limit)
             order = (lambda key: -(key or 0)) if by == "hour" else (lambda key: (-sums[key].calls, key or 0))
             ranked = sorted(sums, key=order)[:limit]
             names = {key: _hour(key) for key in ranked} if by == "hour" else self._texts(ranked)
-        return Report(rows=tuple(sums[key].row(names[key]) for key in ranked), total=total[0].row(None))
+        return Report(rows=tuple(sums[key].row(names[key]) for key in ranked), total=total.row(None))
 
     def calls_after(self, call_id: int, *, where: Mapping[str, str] | None = None, limit: int = 1000) -> list[Call]:
         """The calls that arrived after ``call_id``, in that order: the next ones for a tail."""
@@ -119,16 +118,19 @@ class Store:
         found = self._connection.execute(query, (call_id,)).fetchone()
         return joined(*found) if found else {}
 
-    def _totals(self, by: str, selection: Selection, limit: int | None) -> dict[Key, Sums]:
+    def _totals(self, by: str, selection: Selection, limit: int | None = None) -> tuple[dict[Key, Sums], Sums]:
+        """The sums by key, of ``limit`` keys at least; and that of all calls."""
         totals = Totals(self._connection)
         if selection.by_hours() and by in ("0", "hour", *NAMES):
             totals.add_hours(by, selection)
             for edge in selection.edges():
                 totals.add_calls(by, edge)
-        else:
-            only = None if limit is None else most_called(self._connection, by, selection, limit)
-            totals.add_calls(by, selection, only)
-        return totals.sums
+            return totals.sums, combined(totals.sums.values())
+        only = None if limit is None else most_called(self._connection, by, selection, limit)
+        totals.add_calls(by, selection, only)
+        if only is None or limit is None or len(only) < limit:
+            return totals.sums, combined(totals.sums.values())
+        return totals.sums, self._totals("0", selection)[1]
 
     def _texts(self, keys: Sequence[Key]) -> dict[Key, str | None]:
         ids = ", ".join(str(key) for key in keys if key is not None)

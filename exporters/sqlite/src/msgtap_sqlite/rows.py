@@ -135,8 +135,7 @@ class Rows:
     def _span(self, span: Span, number: int | None, log: Log | None) -> tuple[Any, ...]:
         attributes = span.attributes
         if log is not None and span.scope == semconv.SCOPE:
-            told = log.attributes
-            attributes = {name: value for name, value in attributes.items() if told.get(name) != value}
+            attributes = _beyond(attributes, log.attributes)
         more = {"events": span.events, "links": span.links}
         return (
             bytes.fromhex(span.trace_id),
@@ -208,6 +207,12 @@ class Rows:
                 encoded.decode(), *[name if isinstance(name, str) else None for name in names]
             )
         return found
+
+
+def _beyond(attributes: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    if attributes == told:  # nearly always
+        return {}
+    return {name: value for name, value in attributes.items() if name not in told or told[name] != value}
 
 
 def _json(value: Any) -> str:

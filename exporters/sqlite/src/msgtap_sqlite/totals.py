@@ -40,6 +40,12 @@ class Sums:
         self.priced_calls += priced_calls
         self.tokens = [one + other for one, other in zip(self.tokens, tokens, strict=True)]
 
+    def add_all(self, other: Sums) -> None:
+        """Add what others have added up."""
+        self.add(other.calls, other.errors, other.cost, other.priced_calls, other.tokens)
+        self.durations.update(other.durations)
+        self.first_tokens.update(other.first_tokens)
+
     def row(self, key: str | None) -> Row:
         """As a line of a report."""
         p50, p95 = latency.quantiles(self.durations, (0.5, 0.95))
@@ -56,6 +62,14 @@ class Sums:
             first_token_p50=first_token_p50,
             first_token_p95=first_token_p95,
         )
+
+
+def combined(sums: Iterable[Sums]) -> Sums:
+    """All of them in one."""
+    total = Sums()
+    for one in sums:
+        total.add_all(one)
+    return total
 
 
 class Totals:

@@ -210,6 +210,7 @@ class Writer:
         """It has forked, and this is the parent."""
         self._journal.release()
         if self._held:
+            self._held = False
             self._busy.release()
 
     def begin_child(self) -> None:
@@ -218,6 +219,7 @@ class Writer:
         if not self._held:
             # A connection came along. SQLite would take its locks for ours, so nobody may open or close one here.
             self._inherited.append(self._ingester)
+        self._held = False
         self._begin()
 
 
