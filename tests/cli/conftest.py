@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from msgtap_sqlite.reader import Call, Row, Tokens
 
 TOKENS = Tokens(input=412, cache_read=4900, cache_write_5m=1500, output=150, thinking=38)
@@ -18,7 +19,7 @@ def make_row() -> Callable[..., Row]:
 
     def make(key: str | None = "claude-sonnet-5-20260901", calls: int = 1, **more: Any) -> Row:
         names = ("input", "cache_read", "cache_write_5m", "output", "thinking")
-        facts = {
+        facts: dict[str, Any] = {
             "errors": 0,
             "tokens": Tokens(**{name: getattr(TOKENS, name) * calls for name in names}),
             "cost": None,
@@ -38,7 +39,7 @@ def make_call() -> Callable[..., Call]:
     """A call."""
 
     def make(**more: Any) -> Call:
-        facts = {
+        facts: dict[str, Any] = {
             "id": 1,
             "ended_at": datetime(2026, 11, 24, 13, 3, 21, 250_000, tzinfo=UTC),
             "duration": 1.234,

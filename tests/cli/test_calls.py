@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from msgtap_sqlite.reader import Report
 
 from msgtap.cli.machine import as_csv, as_json
 from msgtap.cli.tail import head, json_line, line
+from msgtap_sqlite.reader import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +36,12 @@ def without_clock(text: str) -> str:
 @pytest.mark.parametrize(
     ("expected", "facts"),
     [
-        ("claude-sonnet-5     6,812→188  420ms  1.23s end_turn      claim-44 · ana", {}),
-        ("claude-sonnet-5     6,812→188  420ms  1.23s end_turn      $0.0123 · cla…", ROUTED),
-        ("claude-sonnet-5     6,812→188      –  1.23s overloaded #2 claim-44 · ana", RETRIED),
+        ("claude-sonnet-5     6,812→188  420ms  1.23s end_turn      claim-44 ana", {}),
+        ("claude-sonnet-5     6,812→188  420ms  1.23s end_turn      $0.0123 clai…", ROUTED),
+        ("claude-sonnet-5     6,812→188      –  1.23s overloaded #2 claim-44 ana", RETRIED),
         ("–                   6,812→188      –   12ms 502", BARE),
-        (r"claude-sonnet-5     6,812→188  420ms  1.23s closed        a\x1b[31mred\…", EVIL),
-        ("us.anthropi…-v1:0   6,812→188  420ms  2m05s end_turn      0123456789012…", LONG),
+        (r"claude-sonnet-5     6,812→188  420ms  1.23s closed        a\x1b[31mred…", EVIL),
+        ("us.anthropi…-v1:0   6,812→188  420ms  2m05s end_turn      012345678901…", LONG),
     ],
 )
 def test_80_columns(make_call: Callable[..., Call], expected: str, facts: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ def test_pipe(make_call: Callable[..., Call]) -> None:
     """In a pipe nothing is cut."""
     shown = line(make_call(**LONG), None).plain
     assert "us.anthropic.claude-sonnet-4-5-20250929-v1:0" in shown
-    assert shown.endswith(f"{'0123456789' * 5} · ana")
+    assert shown.endswith(f"{'0123456789' * 5} ana")
 
 
 CALL_KEYS = [

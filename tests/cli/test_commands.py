@@ -42,7 +42,7 @@ def test_completes_options(tmp_path: Path) -> None:
     asked = {"_MSGTAP_COMPLETE": "bash_complete", "COMP_WORDS": "msgtap report --b", "COMP_CWORD": "2"}
     assert "plain,--by" in msgtap(tmp_path, **asked).stdout
     asked = {"_MSGTAP_COMPLETE": "bash_complete", "COMP_WORDS": "msgtap report --model ", "COMP_CWORD": "3"}
-    assert ("", "") == ((done := msgtap(tmp_path, **asked)).stdout, done.stderr)
+    assert ("\n", "") == ((done := msgtap(tmp_path, **asked)).stdout, done.stderr)
 
 
 @pytest.mark.parametrize(

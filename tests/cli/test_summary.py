@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgtap_sqlite.reader import RunSummary, Tokens
-
 from msgtap.cli.summary import lines
+from msgtap_sqlite.reader import RunSummary, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +48,7 @@ def test_many_calls(make_row: Callable[..., Row], make_call: Callable[..., Call]
     assert "latency  p50 1.23s · p95 8.91s · first token p50 420ms" == shown[4]
     assert "errors   overloaded_error 44 · rate_limit_error 15" == shown[5]
     assert shown[6].startswith("slowest  2m05s · claude-sonnet-5-20260901 · api_error · session claim-44 · ended ")
-    assert "stored   ~/calls.db · exported to otlp" == shown[7]
+    assert ["stored   ~/calls.db", "exported otlp"] == shown[7:9]
 
 
 def test_unknown(make_row: Callable[..., Row]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from msgtap_sqlite.reader import Report, Tokens
 
 from msgtap.cli.table import note, table
+from msgtap_sqlite.reader import Report, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,7 +35,8 @@ def start() -> None:
     settings = read_settings()
     if settings.disabled:
         return
-    store = _telemetry({signal: [STORE] for signal in SIGNALS}, None)
+    # No points: they would need a thread of their own, of which Python warns a program that forks. Calls say the same.
+    store = _telemetry({"traces": [STORE], "metrics": [], "logs": [STORE]}, None)
     further = {signal: _further(signal) for signal in SIGNALS}
     others = _further_telemetry(further, settings.logs) if any(further.values()) or settings.logs != "off" else ()
     watcher = tap.Watcher(

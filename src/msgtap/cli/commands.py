@@ -8,11 +8,11 @@ from importlib.metadata import version
 from typing import get_args
 
 import click
-from msgtap_sqlite.reader import Dimension
 
 from msgtap.cli import completion as shells
 from msgtap.cli.filters import Moment, filters
 from msgtap.cli.pages import Book
+from msgtap_sqlite.reader import Dimension
 
 
 @click.group(cls=Book, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
-from msgtap_sqlite.erase import erase as erase_rows
-from msgtap_sqlite.reader import open_reader
 
 from msgtap.cli import terminal
 from msgtap.cli.figures import printable
+from msgtap.cli.filters import opened
+from msgtap_sqlite.erase import erase as erase_rows
 
 if TYPE_CHECKING:
     from msgtap_sqlite.erase import Erased
@@ -20,7 +20,7 @@ def erase(user: str | None, session: str | None, *, sure: bool) -> None:
     """Erase what is stored of ``user`` or of ``session``; ask first, unless that is ``sure``."""
     kind, value = ("user", user) if user is not None else ("session", session or "")
     whose = f"{kind} {printable(value)}"
-    with open_reader() as store:
+    with opened() as store:
         path = terminal.home(store.path)
         calls = store.report("model", where={kind: value}).total.calls
     if not sure:
@@ -42,4 +42,4 @@ def outcome(erased: Erased, whose: str) -> Iterator[str]:
     if erased.journals:
         yield f"{len(erased.journals)} programs are still writing: when they have ended, erase again."
     if not erased.compacted:
-        yield "The file could not be compacted, so traces of it remain there: erase again when nothing reads or fills it."
+        yield "The file could not be compacted, so traces remain in it: erase again when nothing else uses it."

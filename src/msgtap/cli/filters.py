@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
-from msgtap_sqlite.place import StoreError
-from msgtap_sqlite.reader import Store, open_reader
 
 from msgtap.cli.period import moment
+from msgtap_sqlite.place import StoreError, locate
+from msgtap_sqlite.reader import Store, open_reader
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +23,7 @@ else:
     _ParamType = click.ParamType  # before click 8.4 it took no type
 
 ANY = "*"
+BEGIN = "begin with: msgtap run -- python your_app.py"
 LAST = "last"
 """Instead of a run's id."""
 ID_LENGTH = 12
@@ -97,6 +99,20 @@ def _completing(dimension: Any) -> _Completing:  # noqa: ANN401  # a name of `Di
     return complete
 
 
+def opened() -> Store:
+    """The store where the environment says.
+
+    Raises:
+        StoreError: it cannot be read; where there is none yet, the text says how to get one.
+    """
+    try:
+        return open_reader()
+    except StoreError as error:
+        if locate(os.environ).database.exists():
+            raise
+        raise StoreError(f"{error}; {BEGIN}") from error
+
+
 def resolved(store: Store, given: Mapping[str, str | None]) -> dict[str, str]:
     """The filters that were given, as the store takes them: ``last`` becomes the id of the last run.
 
@@ -108,7 +124,7 @@ def resolved(store: Store, given: Mapping[str, str | None]) -> dict[str, str]:
     if run == LAST:
         last = store.last_calls(where={"run": ANY}, limit=1)
         if not last:
-            raise StoreError("no run has made a call yet; try: msgtap run -- python your_app.py")
+            raise StoreError(f"no run has made a call yet; {BEGIN}")
         where["run"] = last[0].run or ""
     elif run and len(run) < ID_LENGTH and ANY not in run:
         where["run"] = f"{run}{ANY}"

@@ -8,8 +8,6 @@ import uuid
 from collections.abc import Sequence
 
 import click
-from msgtap_sqlite.place import StoreError, locate
-from msgtap_sqlite.reader import open_reader
 
 from msgtap.cli import terminal
 from msgtap.cli.filters import ID_LENGTH
@@ -17,6 +15,9 @@ from msgtap.cli.run import CannotRun, clients, end_as, environment, run
 from msgtap.cli.summary import lines
 from msgtap.configuration import read_settings
 from msgtap.exporting import SIGNALS, STORE_NAMES, exporter_names
+from msgtap_sqlite.database import inspect
+from msgtap_sqlite.place import StoreError, locate, prepare
+from msgtap_sqlite.reader import open_reader
 
 
 def observed(ctx: click.Context, command: Sequence[str], service: str | None, *, summary: bool) -> None:
@@ -26,6 +27,7 @@ def observed(ctx: click.Context, command: Sequence[str], service: str | None, *,
     environ = environment(os.environ, run_id)
     if service:
         environ["OTEL_SERVICE_NAME"] = service
+    usable = _usable()
     began = time.monotonic()
     try:
         code = run(command, environ)
@@ -33,10 +35,22 @@ def observed(ctx: click.Context, command: Sequence[str], service: str | None, *,
         click.echo(f"msgtap: {error}", err=True)
         ctx.exit(error.code)
     try:
-        if summary:
+        if summary and usable:
             _say(run_id, time.monotonic() - began, disabled=disabled)
     finally:
         end_as(code)
+
+
+def _usable() -> bool:
+    """Whether calls can be stored; if not, that is said before the program begins, which runs all the same."""
+    try:
+        place = locate(os.environ)
+        prepare(place)
+        inspect(place.database)
+    except StoreError as error:
+        terminal.say(terminal.errors(), f"msgtap: nothing will be stored: {error}")
+        return False
+    return True
 
 
 def _say(run_id: str, seconds: float, *, disabled: bool) -> None:
@@ -53,7 +67,8 @@ def _say(run_id: str, seconds: float, *, disabled: bool) -> None:
         terminal.say(console, _nothing(disabled=disabled))
         return
     for line in lines(found, seconds, path, _exported()):
-        line.truncate(console.width, overflow="ellipsis")
+        if console.is_terminal:
+            line.truncate(console.width, overflow="ellipsis")
         terminal.say(console, line)
 
 

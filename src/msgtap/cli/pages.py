@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from msgtap_sqlite.place import StoreError
 
 from msgtap.settings import SettingsError
+from msgtap_sqlite.place import StoreError
 
 _AS_IT_IS = "\b\n"
 """Before a paragraph: click's sign not to wrap it."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import click
-from msgtap_sqlite.reader import Dimension, Report, open_reader
 from rich.text import Text
 
 from msgtap.cli import terminal
-from msgtap.cli.filters import resolved, said
+from msgtap.cli.filters import BEGIN, opened, resolved, said
 from msgtap.cli.machine import as_csv, as_json
 from msgtap.cli.table import note, table
+from msgtap_sqlite.reader import Dimension, Report
 
 _ROWS = 20
 """Rows of a table, unless the user says how many."""
@@ -33,7 +33,7 @@ class Question:
 def show(question: Question, form: str | None) -> None:
     """Answer the question on standard output, as a table, or as ``json`` or ``csv``."""
     limit = (None if form else _ROWS) if question.limit is None else question.limit or None
-    with open_reader() as store:
+    with opened() as store:
         where = resolved(store, question.given)
         found = store.report(question.by, since=question.since, until=question.until, where=where, limit=limit)
         path = terminal.home(store.path)
@@ -68,7 +68,7 @@ def _title(question: Question, where: Mapping[str, str]) -> Text:
 
 def _nothing(question: Question, where: Mapping[str, str], path: str) -> str:
     if not where and question.since is None and question.until is None:
-        return f"there are no calls in {path} yet; try: msgtap run -- python your_app.py"
+        return f"there are no calls in {path} yet; {BEGIN}"
     names = [name for name in where if name != "run"]
     hint = f"; what there is: msgtap report --by {names[0]}" if names else ""
     period = "in that time" if question.since or question.until else ""

@@ -24,12 +24,14 @@ def lines(summary: RunSummary, seconds: float, stored: str, exported: Sequence[s
         yield _line("models", _listed(summary.by_model))
     yield _line("tokens", tokens(total.tokens))
     yield _line("cost", _cost(total))
-    yield _line("latency", _latency(total))
+    yield _line("latency", _latency(total, summary.slowest))
     if total.errors:
         yield _line("errors", _listed([row for row in summary.by_error if row.key is not None]), "red")
     if summary.slowest is not None and total.calls > 1:
         yield _line("slowest", _slowest(summary.slowest))
-    yield _line("stored", " · ".join([stored, *(f"exported to {name}" for name in exported)]))
+    yield _line("stored", stored)
+    if exported:
+        yield _line("exported", ", ".join(exported))
     yield _line("more", "msgtap report --run last · msgtap tail", "cyan")
 
 
@@ -63,9 +65,10 @@ def _cost(total: Row) -> str:
     return f"{money(total.cost)} for {total.priced_calls:,} calls · unknown for {unpriced:,}"
 
 
-def _latency(total: Row) -> str:
+def _latency(total: Row, slowest: Call | None) -> str:
     half = "p50 " if total.calls > 1 else ""
-    last = f" · p95 {duration(total.p95)}" if total.calls > 1 else ""
+    longest = slowest.duration if slowest else float("inf")  # percentiles are not exact, and must not belie it
+    last = f" · p95 {duration(min(total.p95 or 0, longest))}" if total.calls > 1 else ""
     first = "" if total.first_token_p50 is None else f" · first token {half}{duration(total.first_token_p50)}"
     return f"{half}{duration(total.p50)}{last}{first}"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from msgtap_sqlite.reader import Dimension, Report, Row, Tokens
 from rich.cells import cell_len
 from rich.text import Text
 
 from msgtap.cli.bars import bar
 from msgtap.cli.figures import UNKNOWN, count, duration, fitted, hour, money, printable, share
+from msgtap_sqlite.reader import Dimension, Report, Row, Tokens
 
 _NARROWEST_KEY, _WANTED_KEY, _WIDEST_KEY = 16, 28, 56
 _NARROWEST_BAR, _WIDEST_BAR = 4, 20

@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import click
-from msgtap_sqlite.place import StoreError, locate
-from msgtap_sqlite.reader import Call, Store, open_reader
 from rich.text import Text
 
 from msgtap.cli import terminal
 from msgtap.cli.figures import UNKNOWN, clock, count, duration, fitted, money, printable
-from msgtap.cli.filters import resolved
+from msgtap.cli.filters import opened, resolved
 from msgtap.cli.machine import call_facts
 from msgtap.cli.table import tokens_in, tokens_out
+from msgtap_sqlite.place import StoreError, locate
+from msgtap_sqlite.reader import Call, Store
 
 _INTERVAL = 0.25
 """Seconds between two looks at the store."""
@@ -53,7 +53,7 @@ def _opened(*, wait: bool) -> Store:
     said = False
     while True:
         try:
-            return open_reader()
+            return opened()
         except StoreError:
             if not wait or database.exists():
                 raise
@@ -96,7 +96,7 @@ def head(width: int) -> Text:
     model, outcome = _widths(width)
     return _cut(
         Text(
-            f"{'ended':8} {'model':{model}} {'in→out':>{_TOKENS}} {'first':>6} {'time':>6} {'outcome':{outcome}} …",
+            f"{'ended':8} {'model':{model}} {'in→out':>{_TOKENS}} {'first':>6} {'time':>6} {'outcome':{outcome}} cost, session, user",
             "dim",
         ),
         width,
@@ -150,7 +150,7 @@ def _outcome_style(call: Call) -> str:
 def who_called(call: Call) -> str:
     """Cost, session and user, as far as they are known."""
     cost = None if call.cost is None else money(call.cost)
-    return " · ".join(printable(part) for part in (cost, call.session, call.user) if part)
+    return " ".join(printable(part) for part in (cost, call.session, call.user) if part)
 
 
 def json_line(call: Call) -> str:

@@ -64,6 +64,7 @@ class Writer:
         self._busy = threading.Lock()  # whoever has it has the ingester
         self._starting = threading.Lock()
         self._wake = threading.Event()
+        self._leaving = threading.Event()  # set while the process forks
         self._thread: threading.Thread | None = None
         self._swept = float("-inf")
 
@@ -116,7 +117,7 @@ class Writer:
         if not self._may_take_in() or not self._starting.acquire(blocking=False):
             return
         try:
-            if self._thread is None:
+            if self._thread is None and not self._leaving.is_set():
                 thread = threading.Thread(target=self._run, name="msgtap-store", daemon=True)
                 thread.start()
                 self._thread = thread
@@ -131,7 +132,8 @@ class Writer:
             if not self._wake.wait(REST):
                 self.rest()
                 self._wake.wait()
-            time.sleep(pause)
+            if self._leaving.wait(pause):
+                return
             self._wake.clear()
             self._journal.close(older_than=TURN)
             if self._guarded(self._work):
@@ -200,15 +202,35 @@ class Writer:
         _say(f"the store is off: {reason}")
 
     def hold(self) -> None:
-        """The process is about to fork: SQLite's connections and our locks must not be in use meanwhile."""
+        """The process is about to fork: SQLite's connections and our locks must not be in use meanwhile.
+
+        Nor may our thread be there: Python warns a program that forks while it has threads, which it has not.
+        """
+        self._leave()
         self._held = self._busy.acquire(timeout=_FORK)
         if self._held:
             self._ingester.close(tidy=False)
         self._journal.hold()
 
+    def _leave(self) -> None:
+        """End the thread when it has taken in what is waiting; the next entry starts another."""
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        self._leaving.set()
+        self._wake.set()
+        thread.join(_FORK)
+        if self._journal.waiting():
+            self._guarded(self._take_in, time.monotonic() + _FORK)
+
     def release(self) -> None:
         """It has forked, and this is the parent."""
         self._journal.release()
+        if self._leaving.is_set():
+            self._wake.clear()
+            if self._thread is not None and not self._thread.is_alive():
+                self._thread = None
+            self._leaving.clear()
         if self._held:
             self._held = False
             self._busy.release()
@@ -243,7 +265,7 @@ def writer(environ: Mapping[str, str]) -> Writer:
         return _writers[place]
     except StoreError as error:
         _say(f"the store is off: {error}")
-        return Writer(Place(Path()), limits, off=str(error))
+        return Writer(Place(Path("calls.db")), limits, off=str(error))  # a name that nothing is written to
 
 
 def _say(text: str) -> None:
