@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from msgtap.cli.figures import printable
 from msgtap.cli.period import moment
 from msgtap_sqlite.place import StoreError, locate
 from msgtap_sqlite.reader import Store, open_reader
@@ -133,4 +135,4 @@ def resolved(store: Store, given: Mapping[str, str | None]) -> dict[str, str]:
 
 def said(where: Mapping[str, str]) -> str:
     """The filters as they are typed."""
-    return " ".join(f"--{name} {value!r}" if " " in value else f"--{name} {value}" for name, value in where.items())
+    return " ".join(f"--{name} {shlex.quote(printable(value))}" for name, value in where.items())

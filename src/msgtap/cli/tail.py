@@ -96,7 +96,8 @@ def head(width: int) -> Text:
     model, outcome = _widths(width)
     return _cut(
         Text(
-            f"{'ended':8} {'model':{model}} {'in→out':>{_TOKENS}} {'first':>6} {'time':>6} {'outcome':{outcome}} cost, session, user",
+            f"{'ended':8} {'model':{model}} {'in→out':>{_TOKENS}} {'first':>6} {'time':>6} {'outcome':{outcome}}"
+            " cost, session, user",
             "dim",
         ),
         width,
