@@ -52,12 +52,15 @@ def test_many_calls(make_row: Callable[..., Row], make_call: Callable[..., Call]
 
 
 def test_unknown(make_row: Callable[..., Row]) -> None:
-    """What no answer told is unknown, and no zero."""
-    row = make_row(None, 2, tokens=Tokens(), first_token_p50=None)
+    """What no answer told is unknown, and no zero; of calls that all failed there is nothing to add up."""
+    row = make_row(None, 2, tokens=Tokens(input=3, output=1), first_token_p50=None)
     shown = said(RunSummary(run="r", total=row, by_model=(), by_error=(), slowest=None))
-    assert ["tokens   0 in · 0 out", "cost     unknown: no answer told it", "latency  p50 1.23s · p95 8.91s"] == shown[
+    assert ["tokens   3 in · 1 out", "cost     unknown: no answer told it", "latency  p50 1.23s · p95 8.91s"] == shown[
         1:4
     ]
+    row = make_row(None, 2, errors=2, tokens=Tokens(), first_token_p50=None)
+    shown = said(RunSummary(run="r", total=row, by_model=(), by_error=(), slowest=None))
+    assert ["latency", "errors", "stored", "more"] == [line.split()[0] for line in shown[1:]]
 
 
 def test_hostile_names(make_row: Callable[..., Row], make_call: Callable[..., Call]) -> None:

@@ -32,7 +32,7 @@ _METRICS_SHOWN = 4
 _SERVICE = "msgtap-demo"
 _NEXT = (
     (f"msgtap report --service {_SERVICE}", "these calls, added up"),
-    ("msgtap run -- python your_app.py", "your own, without a change to your program"),
+    ("msgtap run -- python your_app.py", "your own program, as it is"),
     ("msgtap tail", "calls as they happen"),
 )
 _SHOWN = (
@@ -146,7 +146,7 @@ def _one_call(console: Console, memory: Memory) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     console.print("\nThey are kept, and your own program's will be. Next:", style="bold")
     for command, what in _NEXT:
-        console.print(f"  {command:45} [dim]{what}[/]", highlight=False)
+        console.print(f"  {command:37} [dim]{what}[/]", highlight=False)
 
 
 def _interesting(lines: Sequence[str]) -> Iterator[str]:

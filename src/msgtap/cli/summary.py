@@ -22,8 +22,9 @@ def lines(summary: RunSummary, seconds: float, stored: str, exported: Sequence[s
     yield _headline(total, seconds, summary.run)
     if len(summary.by_model) > 1:
         yield _line("models", _listed(summary.by_model))
-    yield _line("tokens", tokens(total.tokens))
-    yield _line("cost", _cost(total))
+    if total.tokens.total:
+        yield _line("tokens", tokens(total.tokens))
+        yield _line("cost", _cost(total))
     yield _line("latency", _latency(total, summary.slowest))
     if total.errors:
         yield _line("errors", _listed([row for row in summary.by_error if row.key is not None]), "red")

@@ -18,7 +18,7 @@ from msgtap.cli.filters import opened, resolved
 from msgtap.cli.machine import call_facts
 from msgtap.cli.table import tokens_in, tokens_out
 from msgtap_sqlite.place import StoreError, locate
-from msgtap_sqlite.reader import Call, Store
+from msgtap_sqlite.reader import Call, Store, Tokens
 
 _INTERVAL = 0.25
 """Seconds between two looks at the store."""
@@ -113,7 +113,7 @@ def line(call: Call, width: int | None) -> Text:
     text = Text.assemble(
         (clock(call.ended_at), "dim"),
         f" {_fit(model, model_width, width)}",
-        f" {count(tokens_in(call.tokens))}→{count(tokens_out(call.tokens))}".rjust(_TOKENS + 1),
+        f" {_tokens(call.tokens):>{_TOKENS}}",
         f" {duration(call.first_token):>6}",
         f" {duration(call.duration):>6} ",
         (_fit(outcome(call), outcome_width, width), _outcome_style(call)),
@@ -121,6 +121,10 @@ def line(call: Call, width: int | None) -> Text:
     )
     text.rstrip()
     return text if width is None else _cut(text, width)
+
+
+def _tokens(tokens: Tokens) -> str:
+    return f"{count(tokens_in(tokens))}→{count(tokens_out(tokens))}" if tokens.total else UNKNOWN
 
 
 def _widths(width: int | None) -> tuple[int, int]:
