@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.cells import cell_len
 
 from msgtap.cli.table import note, table
 from msgtap_sqlite.reader import Report, Tokens
@@ -63,6 +64,15 @@ def test_fits(models: Report, width: int, *, ascii_only: bool) -> None:
     lines = drawn(models, width, ascii_only=ascii_only)
     assert width >= max(map(len, lines))
     assert 1 == len({len(line) for line in lines[3:]})
+
+
+@pytest.mark.parametrize("width", [50, 60, 70, 80, 100, 120])
+@pytest.mark.parametrize("key", ["s-1", "会議の要約セッション", "0123456789" * 9])
+def test_names_of_any_length(make_row: Callable[..., Row], key: str, width: int) -> None:
+    """Nor are lines wider where names are short, or long, or in characters that are two columns wide."""
+    rows = tuple(make_row(f"{key}{number}", 1000, errors=2, cost=1.0, priced_calls=3) for number in range(3))
+    report = Report(rows=rows, total=make_row(None, 3000, errors=6, cost=3.0, priced_calls=9))
+    assert width >= max(map(cell_len, drawn(report, width, "session")))
 
 
 def test_ascii(models: Report) -> None:

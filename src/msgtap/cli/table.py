@@ -12,7 +12,7 @@ from msgtap.cli.bars import bar
 from msgtap.cli.figures import UNKNOWN, count, duration, fitted, hour, money, printable, share
 from msgtap_sqlite.reader import Dimension, Report, Row, Tokens
 
-_NARROWEST_KEY, _WANTED_KEY, _WIDEST_KEY = 16, 28, 56
+_WANTED_KEY, _WIDEST_KEY = 28, 56
 _NARROWEST_BAR, _WIDEST_BAR = 4, 20
 _OTHERS = "(others)"
 _NOTHING = frozenset({"", "0%", UNKNOWN})
@@ -71,7 +71,7 @@ def table(report: Report, by: Dimension, *, width: int, ascii_only: bool = False
         rows.reverse()  # the latest next to the prompt
     rows += [(_OTHERS, row) for row in _others(report)]
     most = max((row.calls for row in report.rows), default=0)
-    layout = _Layout(rows, report.total, width)
+    layout = _Layout(rows, report.total, by, width)
     yield from layout.head(by)
     yield layout.rule("-" if ascii_only else "─")
     for key, row in rows:
@@ -85,15 +85,16 @@ def table(report: Report, by: Dimension, *, width: int, ascii_only: bool = False
 class _Layout:
     """Which columns there is room for, and how wide they are."""
 
-    def __init__(self, rows: Sequence[tuple[str, Row]], total: Row, width: int) -> None:
+    def __init__(self, rows: Sequence[tuple[str, Row]], total: Row, by: str, width: int) -> None:
         shown = [total, *(row for _, row in rows)]
-        longest = min(max((cell_len(key) for key, _ in rows), default=0), _WIDEST_KEY)
+        longest = max(cell_len(key) for key in ("total", by, *(key for key, _ in rows)))
+        wanted = min(longest, _WANTED_KEY)
         columns = [(column, column.width(shown)) for column in _COLUMNS if column.cell(total) not in _NOTHING]
         self.calls = _CALLS.width(shown)
-        while (room := _room(width, self.calls, columns)) < min(longest, _WANTED_KEY) and columns:
+        while (room := _room(width, self.calls, columns)) < wanted and columns:
             columns.remove(max(columns, key=lambda sized: sized[0].rank))
         self.columns = columns
-        self.key = max(min(longest, room), _NARROWEST_KEY)
+        self.key = min(longest, max(room, wanted), _WIDEST_KEY)
         self.bar = max(_NARROWEST_BAR, min(_WIDEST_BAR, room - self.key + _NARROWEST_BAR))
 
     def head(self, by: Dimension) -> Iterator[Text]:

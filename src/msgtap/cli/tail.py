@@ -97,7 +97,7 @@ def head(width: int) -> Text:
     return _cut(
         Text(
             f"{'ended':8} {'model':{model}} {'in→out':>{_TOKENS}} {'first':>6} {'time':>6} {'outcome':{outcome}}"
-            " cost, session, user",
+            " cost session user",
             "dim",
         ),
         width,
