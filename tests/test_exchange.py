@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgtap import semconv
 from msgtap.exchange import Exchange
 from msgtap.record import (
+    NO_RESPONSE,
     CallRecord,
     CallStart,
     Correlation,
@@ -128,11 +129,15 @@ def expected(moment: Moment, ending: Ending) -> tuple[Ending, str | None]:
 
 
 def run(moment: Moment, ending: Ending) -> tuple[CallRecord, list[bool]]:
-    """The record of a call that comes this far, a second for each step, and then ends; and what each chunk gave."""
+    """The record of a call that comes this far, a second a step, and then ends; and when it is complete."""
     exchange, clock = begin(stream=moment.stream), itertools.count(STARTED + S, S)
     if moment.status is not None:
         exchange.receive_headers(moment.status, moment.headers, next(clock))
-    gave = [exchange.receive_data(chunk, next(clock)) for chunk in moment.chunks]
+    gave: list[bool] = []
+    for chunk in moment.chunks:
+        told = exchange.receive_data(chunk, next(clock))
+        assert told or not exchange.complete  # whoever asks only when told misses nothing
+        gave.append(exchange.complete)
     return exchange.close(ending, STARTED + 100 * S, FAILURE if ending is Ending.FAILED else None), gave
 
 
@@ -216,7 +221,7 @@ def test_the_record_has_all_that_is_known() -> None:
 def test_response_is_another_object_when_it_has_changed() -> None:
     """Whoever follows the facts can tell by identity whether there is more to know; before the head there are none."""
     exchange = begin()
-    assert exchange.response is None
+    assert exchange.response is NO_RESPONSE
     exchange.receive_headers(200, SSE, STARTED)
     seen: list[MessageResponse | None] = []
     for event in EVENTS:

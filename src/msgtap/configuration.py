@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from msgtap.exporting import Exporter
 
 ADAPTERS = "msgtap.adapters"
+_LONGEST = 3600.0  # seconds; what a provider is asked to wait for must be a number of milliseconds
 
-_hooked = False
 _configured = False
 _stored = False
 _given: list[object] = []
@@ -152,7 +153,11 @@ def flush(timeout: float = 10.0) -> bool:
     tap.drain()
     providers = [trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider(), *_given]
     flushes = [getattr(provider, "force_flush", None) for provider in providers]
-    done = [attempt(force_flush, int(timeout * 1000), default=False) for force_flush in flushes if force_flush]
+    done = [
+        attempt(force_flush, int(min(timeout, _LONGEST) * 1000), default=False)
+        for force_flush in flushes
+        if force_flush
+    ]
     return all(result is not False for result in done)
 
 
@@ -162,7 +167,10 @@ class Instrumentor:
     def instrument(self, **providers: Any) -> None:  # noqa: ANN401  # OpenTelemetry's loader passes what it likes
         """`instrument`, with the providers among the keyword arguments."""
         known = ("tracer_provider", "meter_provider", "logger_provider")
-        instrument(**{name: provider for name, provider in providers.items() if name in known})
+        try:
+            instrument(**{name: provider for name, provider in providers.items() if name in known})
+        except SettingsError as error:  # OpenTelemetry's loader would leave out all instrumentations after this one
+            LOGGER.error("msgtap is off: %s", error)  # the text says it all
 
     def uninstrument(self, **_: object) -> None:
         """`uninstrument`."""
@@ -234,12 +242,9 @@ def _switch_on(
     install_adapters()
 
 
+@functools.cache
 def install_adapters() -> None:
-    """Have each adapter installed when its client is imported, or now if it is already. No client is imported."""
-    global _hooked  # noqa: PLW0603  # import hooks are process-wide, and so is this
-    if _hooked:
-        return
-    _hooked = True
+    """Have each adapter installed when its client is imported, or now if it is already, once. No client is imported."""
     for point in entry_points(group=ADAPTERS):
         wrapt.register_post_import_hook(_installer(point), point.name)
 

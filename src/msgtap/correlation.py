@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -50,7 +51,8 @@ def correlate(claims: Claims, headers: Mapping[str, str], defaults: Defaults, id
 def _resolved(identifiers: Identifiers, *sources: tuple[str, str | None]) -> tuple[str | None, str | None]:
     """The first id that says anything, and where it was; none if ``identifiers`` fails: a plain one was not wanted."""
     source, found = next(((source, value) for source, value in sources if value), (None, None))
-    written = shield.attempt(identifiers, bounded(found)) if found else None
+    # What a function of the user's returns may be anything.
+    written: Any = shield.attempt(identifiers, bounded(found)) if found else None
     return (bounded(written), source) if written and isinstance(written, str) else (None, None)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from msgtap.record import CallRecord, CallStart, Ending, ErrorBody, MessageResponse, ResponseHeaders, Timing
+from msgtap.record import NO_RESPONSE, CallRecord, CallStart, Ending, ErrorBody, MessageResponse, Timing
 from msgtap.wire.body import Body, EventStream, body
 from msgtap.wire.headers import read_response_headers
 
@@ -34,9 +34,9 @@ class Exchange:
         self._stall = 0
 
     @property
-    def response(self) -> MessageResponse | None:
-        """The facts of the answer so far; another object whenever they have changed."""
-        return self._body.response if self._body else None
+    def response(self) -> MessageResponse:
+        """The facts of the answer so far, `NO_RESPONSE` at first; another object whenever they have changed."""
+        return self._body.response if self._body else NO_RESPONSE
 
     def receive_headers(self, status: int, headers: Mapping[str, str], now: int) -> None:
         """The head of the response has come; ``headers`` as selected by `msgtap.wire.headers`."""
@@ -44,14 +44,17 @@ class Exchange:
         self._body = body(status, headers, asked_to_stream=self._start.request.stream)
 
     def receive_data(self, data: bytes, now: int) -> bool:
-        """A chunk of the body has come, as it was on the wire. True once the answer is complete."""
-        if self._last_chunk is not None and now - self._last_chunk > self._stall:
-            self._stall = now - self._last_chunk
+        """A chunk of the body has come, as it was on the wire. True where it may have told something."""
+        last = self._last_chunk
+        if last is not None and now - last > self._stall:
+            self._stall = now - last
         self._last_chunk = now
-        if self._body is None:
-            return False
-        self._body.feed(data, now)
-        return self._body.complete
+        return self._body is not None and self._body.feed(data, now)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has said all that it has to say, whatever else may come."""
+        return self._body is not None and self._body.complete
 
     def close(self, ending: Ending, now: int, failure: str | None = None) -> CallRecord:
         """The record of the call, which ended at ``now`` as ``ending`` says; ``failure`` is an exception's name."""
@@ -64,8 +67,8 @@ class Exchange:
             ending=ending,
             timing=self._timing(self._ended(ending, now)),
             status=self._status,
-            headers=read_response_headers(self._headers) if self._headers else ResponseHeaders(),
-            response=self.response or MessageResponse(),
+            headers=read_response_headers(self._headers),
+            response=self.response,
             error=error,
             error_type=self._error_type(ending, error, failure),
             output_expected=self._body is not None and self._body.began,
@@ -103,7 +106,7 @@ class Exchange:
         return Timing(
             started_at=self._start.started_at,
             ended_at=self._start.started_at + ended - self._started,
-            duration=self._seconds(ended) or 0.0,
+            duration=(ended - self._started) / 1e9,
             headers=self._seconds(self._headers_at),
             first_event=self._seconds(stream.first_event) if stream else None,
             first_thinking=self._seconds(stream.first_thinking) if stream else None,

@@ -166,6 +166,10 @@ class MessageResponse(Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
 
 
+NO_RESPONSE = MessageResponse()
+"""What is known of an answer before there is one."""
+
+
 class ErrorBody(Struct, frozen=True, kw_only=True):
     """What an error body or an ``error`` event says in machine-readable words. Its text is content and left out."""
 

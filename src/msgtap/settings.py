@@ -93,12 +93,8 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part for piece in text.split(",") if (part := piece.strip()))
 
 
-class _Row(Endpoint, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A misspelt key would go unnoticed otherwise."""
-
-
 class _EndpointsFile(msgspec.Struct, forbid_unknown_fields=True):
-    endpoint: list[_Row]
+    endpoint: list[Endpoint]
 
 
 def read_endpoints(path: str, read_file: Callable[[str], str]) -> tuple[Endpoint, ...]:
@@ -108,8 +104,7 @@ def read_endpoints(path: str, read_file: Callable[[str], str]) -> tuple[Endpoint
         SettingsError: the file cannot be read, or is not of that form.
     """
     try:
-        document = msgspec.convert(tomllib.loads(read_file(path)), _EndpointsFile)
-        return tuple(Endpoint(**msgspec.structs.asdict(row)) for row in document.endpoint)
+        return tuple(msgspec.convert(tomllib.loads(read_file(path)), _EndpointsFile).endpoint)
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         hint = 'expected TOML such as [[endpoint]] host = "llm.example.com" path = "*/v1/messages" provider = "acme"'
         raise SettingsError(f"MSGTAP_ENDPOINTS: cannot use {path!r}: {error}; {hint}") from error

@@ -23,9 +23,9 @@ _counts: Counter[str] = Counter()
 _logged: set[str] = set()
 
 
-def count(reason: str, number: int = 1) -> None:
+def count(reason: str) -> None:
     """Count something that was cut, left out or failed, under a short ``reason``."""
-    _counts[reason] += number
+    _counts[reason] += 1
 
 
 def counts() -> Mapping[str, int]:
@@ -54,7 +54,7 @@ def _frames(error: Exception) -> str:
     return "".join(f'\n  File "{frame.filename}", line {frame.lineno}, in {frame.name}' for frame in stack)
 
 
-def attempt(function: Callable[..., R], *arguments: object, default: R | None = None) -> R | None:
+def attempt(function: Callable[..., R | None], *arguments: object, default: R | None = None) -> R | None:
     """``function(*arguments)``, or ``default`` where that raises an `Exception`.
 
     What is no `Exception` (cancellation, ``KeyboardInterrupt``, ``SystemExit``) belongs to the program and passes.

@@ -7,19 +7,21 @@ record, a child process that forgets the set emits nothing of its parent's, and 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Protocol
 
 from msgspec import Struct, structs
 
 from msgtap.correlation import Defaults, Identifiers, correlate, plain
 from msgtap.exchange import Exchange
-from msgtap.record import CallRecord, CallStart, Ending, MessageRequest, MessageResponse
-from msgtap.shield import attempt, shielded
+from msgtap.record import NO_RESPONSE, CallRecord, CallStart, Ending, MessageRequest, MessageResponse
+from msgtap.shield import attempt, failed, shielded
 from msgtap.wire import headers
 from msgtap.wire.endpoint import EndpointTable
 from msgtap.wire.request import Claims, read_request
@@ -41,7 +43,7 @@ class Observation(Protocol):
         """More is known of the answer."""
 
     def finish(self, record: CallRecord | None) -> None:
-        """The call is over; `None` where a processor dropped it."""
+        """The call is over; `None` where there is nothing to show, because a processor dropped it, say."""
 
 
 class Observer(Protocol):
@@ -69,6 +71,9 @@ _chosen: Watcher | None = None
 _standing: Watcher | None = None
 _beside: tuple[Observer, ...] = ()
 _open: set[Tap] = set()
+Key = tuple[str, int, str]
+"""Host, port and target. A request for the same while one is being sent is that one, in a layer below."""
+_sending: ContextVar[Tap | None] = ContextVar("msgtap_sending", default=None)
 # Taps whose response was garbage-collected. That can happen inside any lock, OpenTelemetry's own included, so nothing
 # is emitted there; the next call, `flush()` or the exit does it.
 _dropped: deque[Tap] = deque()
@@ -102,14 +107,17 @@ def watcher() -> Watcher | None:
     return _chosen
 
 
-def wanted(method: str, target: bytes) -> bool:
-    """Whether a request may be one of ours: the cheap first look, at any request of the program."""
-    return _watcher is not None and method == "POST" and _watcher.endpoints.candidate(target)
+def wanted(method: str) -> bool:
+    """Whether a request with this method may be one of ours: the first look, at any request of the program."""
+    return _watcher is not None and method == "POST"
 
 
-def watch(  # what a request is made of
-    client: str, *, host: str, port: int, target: str, pairs: headers.Pairs, body: bytes | None
-) -> Tap | None:
+def candidate(target: bytes) -> bool:
+    """Whether a request for ``target`` (path and query, as sent) may be one of ours: the second look."""
+    return _watcher is not None and _watcher.endpoints.candidate(target)
+
+
+def watch(client: str, *, host: str, port: int, target: str, pairs: headers.Pairs, body: bytes | None) -> Tap | None:
     """Begin to observe a request for ``target`` (path and query), unless it is none of ours or nobody wants to know.
 
     Args:
@@ -120,9 +128,9 @@ def watch(  # what a request is made of
         pairs: the request's headers.
         body: the request's body, or `None` where it cannot be seen without consuming it.
     """
-    force = _watcher
-    endpoint = force.endpoints.match(host, port, target) if force else None
-    if force is None or endpoint is None:
+    current, outer, key = _watcher, _sending.get(), (host, port, target)
+    endpoint = current.endpoints.match(host, port, target) if current else None
+    if current is None or endpoint is None or (outer is not None and outer.sending and outer.key == key):
         return None
     drain()
     now, wall = time.perf_counter_ns(), time.time_ns()
@@ -135,30 +143,45 @@ def watch(  # what a request is made of
         server_port=port,
         started_at=wall,
         request=request,
-        correlation=correlate(claims, selected, force.defaults, force.identifiers),
+        correlation=correlate(claims, selected, current.defaults, current.identifiers),
         betas=headers.read_betas(selected),
         attempt=headers.read_attempt(selected),
     )
-    begun = (attempt(observer.begin, start) for observer in force.observers)
+    begun = (attempt(observer.begin, start) for observer in current.observers)
     observations = [observation for observation in begun if observation is not None]
-    return Tap(Exchange(start, now), observations, force.processors) if observations else None
+    return Tap(key, Exchange(start, now), observations, current.processors) if observations else None
 
 
 class Tap:
     """One call being observed. As a context manager it spans the sending of the request.
 
-    No method raises into the program. All but `drop` may be called from any thread, in any order, any number of times.
+    No method raises into the program. Entering and leaving belong to one thread; everything else may be called from
+    any, in any order, any number of times.
     """
 
-    __slots__ = ("_exchange", "_in_flight", "_known", "_live", "_observations", "_processors", "_tokens")
+    __slots__ = (
+        "_exchange",
+        "_in_flight",
+        "_known",
+        "_live",
+        "_observations",
+        "_outer",
+        "_processors",
+        "_tokens",
+        "key",
+        "sending",
+    )
 
     def __init__(
-        self, exchange: Exchange, observations: Sequence[Observation], processors: Sequence[Processor]
+        self, key: Key, exchange: Exchange, observations: Sequence[Observation], processors: Sequence[Processor]
     ) -> None:
+        self.key = key
+        self.sending = False
+        self._outer: Tap | None = None
         self._exchange = exchange
         self._observations = observations
         self._processors = processors
-        self._known: MessageResponse | None = None
+        self._known = NO_RESPONSE
         self._tokens: list[object] = []
         # An exception that the program is already handling is not what ends this call.
         self._in_flight = id(sys.exception())
@@ -167,9 +190,15 @@ class Tap:
         _open.add(self)
 
     def __enter__(self) -> None:
+        self._outer = _sending.get()
+        _sending.set(self)
+        self.sending = True
         self._tokens = [attempt(observation.sending) for observation in self._observations]
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if _sending.get() is self:  # not so where the garbage collector closes a coroutine in another context
+            _sending.set(self._outer)
+        self.sending = False  # a task that was started meanwhile keeps a copy of this context
         for observation, token in zip(self._observations, self._tokens, strict=True):
             attempt(observation.sent, token)
         if error is not None:
@@ -189,12 +218,14 @@ class Tap:
         if not self._live:
             return
         exchange = self._exchange
-        complete = exchange.receive_data(data, time.perf_counter_ns())
-        if complete:
+        if not exchange.receive_data(data, time.perf_counter_ns()):
+            return
+        if exchange.complete:
             self.finish(Ending.COMPLETE)
         elif exchange.response is not self._known:
             self._known = exchange.response
-            self._progress()
+            for observation in self._observations:
+                attempt(observation.progress, self._known)
 
     @shielded
     def complete(self) -> None:
@@ -238,16 +269,14 @@ class Tap:
         for observation in self._observations:
             attempt(observation.finish, record)
 
-    def _progress(self) -> None:
-        if self._known is not None:
-            for observation in self._observations:
-                attempt(observation.progress, self._known)
-
 
 def _processed(processor: Processor, record: CallRecord) -> CallRecord | None:
-    """A processor that raises changes nothing."""
-    result = attempt(lambda: (processor(record),))
-    return result[0] if result else record
+    """What ``processor`` makes of ``record``; one that raises, or makes something else, changes nothing."""
+    result = attempt(processor, record, default=record)
+    if result is None or type(result) is CallRecord:
+        return result
+    failed(getattr(processor, "__qualname__", repr(type(processor))), TypeError("neither a CallRecord nor None"))
+    return record
 
 
 @shielded
@@ -269,19 +298,14 @@ def close_all() -> None:
         tap.finish(Ending.EXIT)
 
 
-_registered = False
-
-
+@functools.cache
 def _at_exit() -> None:
-    """Have `close_all` run at exit.
+    """Have `close_all` run at exit, once.
 
     Exit handlers run last in, first out: registered at the first call, not at import, it comes before the shutdown of
     any provider that was there by then.
     """
-    global _registered  # noqa: PLW0603
-    if not _registered:
-        _registered = True
-        atexit.register(close_all)
+    atexit.register(close_all)
 
 
 def _forget() -> None:

@@ -68,8 +68,8 @@ def own() -> Spans:
 @pytest.fixture(autouse=True)
 def standing(store: Spans, elsewhere: Spans) -> Iterator[None]:
     """Observe from outside while the test runs."""
-    beside = store.telemetry(existing_span="nest", private=True, logs=None)
-    observers = (beside, elsewhere.telemetry(existing_span="nest", private=True, logs=None))
+    beside = store.telemetry(existing_span="private", logs=None)
+    observers = (beside, elsewhere.telemetry(existing_span="private", logs=None))
     tap.observe_always(tap.Watcher(endpoints=EndpointTable(), observers=observers), (beside,))
     install_adapters()
     yield
@@ -142,7 +142,7 @@ def test_private(store: Spans, own: Spans) -> None:
 def test_text_stays(capsys: pytest.CaptureFixture[str], own: Spans) -> None:
     """Events as text, which the program has asked for, go on when somebody observes it from outside."""
     msgtap.instrument(tracer_provider=own.provider, logs="json")
-    Spans().telemetry(private=True, logs=None)
+    Spans().telemetry(existing_span="private", logs=None)
     call()
     assert 1 == capsys.readouterr().err.count('"event": "messages.call"')
     msgtap.instrument(logs="off")

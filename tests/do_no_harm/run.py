@@ -3,8 +3,8 @@
     python tests/do_no_harm/run.py                      # every suite of suites.toml
     python tests/do_no_harm/run.py httpx-0.28 --mode every --python python3.11
 
-Needs uv on the PATH (or named by ``UV``) and the package index. Exit status 0: each suite that has tests ran, msgtap
-saw calls, no failure of its own was counted, and no outcome changed but for the reasons that suites.toml gives.
+Needs the package index, and nothing beside Python. Exit status 0: each suite that has tests ran, msgtap saw calls of
+it, and no outcome changed and no failure of msgtap's own was counted but for the reasons that suites.toml gives.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-MODES = ("default", "every", "failing")
+MODES = ("default", "nest", "ignore", "every", "failing", "unshielded")
 PLAIN = "plain"
 HOUR = 3600
 # What of this shell could change a result.
@@ -54,7 +54,8 @@ class Suite:
         environment: variables; ``{server}`` is that URL.
         ports: ports of 127.0.0.1 that the suite's own servers are fixed to.
         leave_out: tests that cannot run here, each pattern with its reason.
-        expected: differences that are meant: pattern, reason, and perhaps the one mode.
+        expected: differences that are meant: patterns, reason, and perhaps the only modes.
+        provoked: tests that break what msgtap stands on, each pattern with its reason; msgtap may count failures there.
     """
 
     name: str
@@ -69,16 +70,25 @@ class Suite:
     environment: Mapping[str, str] = field(default_factory=dict)
     ports: Sequence[int] = ()
     leave_out: Sequence[Mapping[str, str]] = ()
-    expected: Sequence[Mapping[str, str]] = ()
+    expected: Sequence[Mapping[str, Any]] = ()
+    provoked: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of a suite: the verdict on each test, what was left out and why, and what msgtap counted."""
+    """One run of a suite.
+
+    Args:
+        verdicts: what became of each test.
+        left_out: tests that were not run, each with its reason.
+        msgtap: what msgtap counted.
+        failures: how often it failed in each test.
+    """
 
     verdicts: Mapping[str, str]
     left_out: Mapping[str, str]
     msgtap: Mapping[str, int]
+    failures: Mapping[str, int]
 
 
 class CannotRunError(Exception):
@@ -109,17 +119,17 @@ def command(
     )
 
 
-def must(*words: str | Path, environment: Mapping[str, str] | None = None) -> str:
+def must(*words: str | Path) -> str:
     """The output of a program that must succeed, or the suite cannot run."""
-    done = command(*words, environment=environment)
+    done = command(*words)
     if done.returncode:
         raise CannotRunError(f"{' '.join(map(str, words))}\n{done.stderr.strip()}")
     return done.stdout
 
 
-def uv(*words: str | Path, into: Path) -> None:
-    """Uv, for the environment ``into``."""
-    must(os.environ.get("UV", "uv"), *words, environment={"VIRTUAL_ENV": str(into)})
+def install(python: Path, *words: str | Path) -> None:
+    """Pip, for the environment of ``python``."""
+    must(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *words)
 
 
 def unpack(suite: Suite, python: Path, folder: Path) -> Path:
@@ -151,14 +161,14 @@ def prepare(suite: Suite, interpreter: str, folder: Path) -> tuple[Path, Path]:
     fresh = not made.exists() or made.read_text() != key
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-        uv("venv", "--quiet", "--seed", "--python", interpreter, venv, into=venv)
+        must(interpreter, "-m", "venv", venv)
     source = unpack(suite, python, folder)
     if fresh:
         wanted = [requirement.replace("{source}", str(source)) for requirement in suite.install]
-        uv("pip", "install", "--quiet", *wanted, ROOT, into=venv)
+        install(python, *wanted, ROOT)
         made.write_text(key)
     # Not editable: what others edit meanwhile must not change a run.
-    uv("pip", "install", "--quiet", "--no-deps", "--reinstall", "--no-cache", ROOT, into=venv)
+    install(python, "--no-deps", "--force-reinstall", ROOT)
     return python, source
 
 
@@ -231,9 +241,12 @@ def read(folder: Path) -> Run:
         verdicts |= document["verdicts"]
         left_out |= document["left_out"]
     counted: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
     for path in folder.glob("msgtap-*.json"):
-        counted.update(_numbers(json.loads(path.read_text(encoding="utf-8"))))
-    return Run(verdicts=verdicts, left_out=left_out, msgtap=dict(counted))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        counted.update(_numbers(document))
+        failures.update(document["failures"])
+    return Run(verdicts=verdicts, left_out=left_out, msgtap=dict(counted), failures=dict(failures))
 
 
 def _numbers(document: Mapping[str, Any]) -> dict[str, int]:
@@ -273,8 +286,14 @@ def changed(plain: Run, other: Run) -> dict[str, tuple[str, str]]:
 
 def explained(suite: Suite, mode: str, test: str) -> str | None:
     """Why a difference is meant, if it is."""
-    rows = (row for row in suite.expected if row.get("mode", mode) == mode and fnmatch(test, row["test"]))
-    return next((row["reason"] for row in rows), None)
+    rows = [row for row in suite.expected if mode in row.get("modes", MODES)]
+    return next((row["reason"] for row in rows if any(fnmatch(test, pattern) for pattern in row["tests"])), None)
+
+
+def unprovoked(suite: Suite, failures: Mapping[str, int]) -> dict[str, int]:
+    """The tests in which msgtap failed by its own fault, and how often."""
+    patterns = [row["tests"] for row in suite.provoked]
+    return {test: count for test, count in failures.items() if not any(fnmatch(test, name) for name in patterns)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,14 +308,12 @@ class Result:
     run: Run
     differences: Sequence[Difference]
     flaky: Sequence[str]
+    failures: Mapping[str, int]
 
     @property
     def good(self) -> bool:
-        """No harm was done, and it was looked for."""
-        counted = self.run.msgtap
-        unshielded = counted.get("shield.internal_error", 0) == 0
-        meant = all(difference.reason is not None for difference in self.differences)
-        return meant and counted.get("calls", 0) > 0 and (unshielded or self.mode == "failing")
+        """No harm was done."""
+        return not self.failures and all(difference.reason is not None for difference in self.differences)
 
 
 def compare(suite: Suite, interpreter: str, cache: Path, modes: Sequence[str]) -> list[Result]:
@@ -334,6 +351,7 @@ def compare(suite: Suite, interpreter: str, cache: Path, modes: Sequence[str]) -
                         for test, pair in found.items()
                     ],
                     flaky=sorted(unsteady),
+                    failures={} if mode in ("failing", "unshielded") else unprovoked(suite, once.failures),
                 )
             )
             (folder / f"result-{mode}.json").write_text(json.dumps(dataclasses.asdict(results[-1]), indent=1))
@@ -404,11 +422,21 @@ def details(result: Result) -> Iterator[str]:
         yield f"differs ({kind}): {difference.test}: {difference.without} -> {difference.with_msgtap}"
     for test in result.flaky:
         yield f"flaky without msgtap: {test}"
+    for test, number in result.failures.items():
+        yield f"msgtap failed: {number} times: {test}"
+    for name, number in Counter(_failed_both_ways(result)).items():
+        yield f"failed both ways: {number} tests: {name}"
     for reason, number in Counter(result.run.left_out.values()).items():
         yield f"left out: {number} tests: {reason}"
     for name, number in sorted(result.run.msgtap.items()):
         if name.startswith(("endings.", "shield.")):
             yield f"counted: {name} {number}"
+
+
+def _failed_both_ways(result: Result) -> Iterator[str]:
+    for test, verdict in result.run.verdicts.items():
+        if "failed" in verdict and result.plain.verdicts.get(test) == verdict:
+            yield test.partition("[")[0]
 
 
 def main() -> int:
@@ -439,8 +467,10 @@ def main() -> int:
         sys.stdout.writelines(f"  {text}\n" for text in details(result))
     for name, reason in stopped.items():
         sys.stdout.write(f"\n{name}: not run: {reason}\n")
+    ran = {result.suite for result in results}
+    seen = {result.suite for result in results if result.run.msgtap["calls"]}
     without_tests = all(reason.endswith("has no tests") for reason in stopped.values())
-    return 0 if without_tests and all(result.good for result in results) else 1
+    return 0 if without_tests and ran == seen and all(result.good for result in results) else 1
 
 
 if __name__ == "__main__":

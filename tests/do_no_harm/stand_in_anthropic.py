@@ -100,9 +100,7 @@ def sample(kind: Any) -> Any:
         }
     if origin is Literal:
         return arguments[0]
-    if origin is Annotated:
-        return sample(arguments[0])
-    if origin in (Union, UnionType):
+    if origin in (Annotated, Union, UnionType):
         return None if NoneType in arguments else sample(arguments[0])
     if origin is list:
         return [sample(arguments[0])]

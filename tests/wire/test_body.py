@@ -17,7 +17,7 @@ from msgtap import shield
 from msgtap.record import ErrorBody, MessageResponse, Usage
 from msgtap.testing import replies
 from msgtap.testing.replies import Answer, OpenRouterAnswer, Reply, sse
-from msgtap.wire.body import BODY_LIMIT, Body, EventStream, WholeBody, body
+from msgtap.wire.body import BODY_LIMIT, Body, EncodedEventStream, EventStream, WholeBody, body
 
 FULL = Answer(thinking="A window.", text="Glass « bris » 😀.", tool=("classify", {"kind": "glass"}))
 OPENROUTER = OpenRouterAnswer(thinking="A window.", text="Glass.", tool=("classify", {"kind": "glass"}))
@@ -45,7 +45,7 @@ def read(reader: Body, chunks: Iterable[bytes]) -> tuple[MessageResponse, ErrorB
 
 def streamed(data: bytes, codings: str = "") -> EventStream:
     """A stream that has come in one chunk."""
-    reader = EventStream(codings)
+    reader = EncodedEventStream(codings)
     read(reader, [data])
     return reader
 
@@ -108,11 +108,11 @@ STREAMS = [replies.stream(), replies.stream(FULL), replies.openrouter_stream(OPE
 @pytest.mark.parametrize("last", ["as it is", "without its blank line"])
 def test_stream_byte_by_byte(reply: Reply, end: bytes, mark: bytes, last: str) -> None:
     """Byte by byte, with any line end, with a byte order mark and without the final blank line: the same facts."""
-    expected = read(EventStream(""), [raw(reply)])
+    expected = read(EventStream(), [raw(reply)])
     data = mark + raw(reply).replace(b"\n", end)
     data = data if last == "as it is" else data.rstrip(b"\r\n")
-    assert expected == read(EventStream(""), [data])
-    assert expected == read(EventStream(""), (byte.to_bytes() for byte in data))
+    assert expected == read(EventStream(), [data])
+    assert expected == read(EventStream(), (byte.to_bytes() for byte in data))
 
 
 @settings(deadline=None)
@@ -131,7 +131,7 @@ def test_stream_at_random_cuts(reply: Reply, positions: list[int], noise: list[b
     data = b"".join(noisy)
     compress: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstandard.compress}
     data = compress.get(coding, bytes)(data)
-    assert read(EventStream(""), [raw(reply)]) == read(EventStream(coding), cut(data, positions))
+    assert read(EventStream(), [raw(reply)]) == read(EncodedEventStream(coding), cut(data, positions))
 
 
 @settings(deadline=None)
@@ -227,7 +227,7 @@ CLOCKS: list[tuple[str, list[bytes], dict[str, int | None]]] = [
 @pytest.mark.parametrize(("chunks", "expected"), [case[1:] for case in CLOCKS], ids=[case[0] for case in CLOCKS])
 def test_clocks_of_a_stream(chunks: list[bytes], expected: dict[str, int | None]) -> None:
     """The first event is no ping and no comment; the first delta of a thinking block and of any other count."""
-    reader = EventStream("")
+    reader = EventStream()
     read(reader, chunks)
     names = ("first_event", "first_thinking", "first_answer")
     assert {**dict.fromkeys(names), **expected} == {name: getattr(reader, name) for name in names}
@@ -288,7 +288,7 @@ def test_whole_body_that_says_nothing(data: bytes, failed: bool) -> None:
 def test_undecodable_stream_is_no_truncated_one(codings: str) -> None:
     """What could not be read cannot be called incomplete either; that is counted, once."""
     before = shield.counts().get("undecodable_body", 0)
-    reader = EventStream(codings)
+    reader = EncodedEventStream(codings)
     assert (MessageResponse(), None, True, False) == read(reader, [b"abc", b"def"])
     assert before + 1 == shield.counts()["undecodable_body"]
 
@@ -296,7 +296,7 @@ def test_undecodable_stream_is_no_truncated_one(codings: str) -> None:
 def test_stream_that_turns_undecodable_keeps_what_it_said() -> None:
     """Events before the corrupt place are folded, and the rest is not waited for."""
     first, rest = gzip.compress(b"".join(replies.events()[:3])), b"\xff" * 100
-    reader = EventStream("gzip")
+    reader = EncodedEventStream("gzip")
     response, error, complete, began = read(reader, [first, rest, rest])
     assert (("text",), None, True, True) == (response.content, error, complete, began)
 
@@ -318,12 +318,13 @@ def test_undecodable_whole_body(data: bytes) -> None:
 @pytest.mark.parametrize("coding", ["", "zstd"])
 def test_overlong_whole_body(size: int, coding: str) -> None:
     """A whole body of the limit is read, a longer one is left out and counted, before or after its coding is undone."""
-    before = shield.counts().get("overlong_body", 0)
+    before, unread = shield.counts().get("overlong_body", 0), shield.counts().get("undecodable_json", 0)
     data = b'{"id":"msg_1","text":"' + b"x" * (size - 24) + b'"}'
     chunk = zstandard.compress(data) if coding else data
     reader = whole(chunk, coding)
     assert (size, "msg_1" if size == BODY_LIMIT else None) == (len(data), reader.response.id)
     assert (size > BODY_LIMIT) == shield.counts().get("overlong_body", 0) - before
+    assert unread == shield.counts().get("undecodable_json", 0)  # and nobody has tried to read what is left of it
 
 
 def peak_of(reader: Body, chunk: bytes, times: int) -> int:
@@ -343,8 +344,8 @@ def test_memory_of_a_stream_is_bounded() -> None:
         "content_block_delta", {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "word " * 200}}
     )
     many = event * 1000
-    assert peak_of(EventStream(""), many, 64) < 8 * 1024 * 1024
-    assert peak_of(EventStream("gzip"), gzip.compress(many), 64) < 1024 * 1024
+    assert peak_of(EventStream(), many, 64) < 8 * 1024 * 1024
+    assert peak_of(EncodedEventStream("gzip"), gzip.compress(many), 64) < 1024 * 1024
 
 
 def test_memory_of_a_whole_body_is_bounded() -> None:
@@ -426,6 +427,6 @@ def test_any_events_raise_nothing(events: list[tuple[str, object]]) -> None:
 def test_any_bytes_raise_nothing(data: bytes, codings: str, failed: bool) -> None:
     """Whatever bytes a body is made of, reading it raises nothing."""
     halves = [data[: len(data) // 2], data[len(data) // 2 :]]
-    read(EventStream(codings), halves)
+    read(EncodedEventStream(codings), halves)
     read(WholeBody(codings, failed=failed), halves)
     assert Usage() == streamed(data).response.usage

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
-import random
 import sys
 import tracemalloc
 import zlib
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 from msgtap.wire.encoding import PIECE, UndecodableError, decoder
 
 MIB = 1024 * 1024
-TEXT = b"".join(b"event: ping\ndata: %d\n\n" % number for number in random.Random(7).choices(range(10**9), k=9000))
+TEXT = b"".join(b"event: ping\ndata: %d\n\n" % number for number in range(7000))
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -95,7 +94,7 @@ def test_nothing_to_undo(codings: str) -> None:
 
 
 @pytest.mark.parametrize("coding", COMPRESS)
-@pytest.mark.parametrize("data", [b"", b"x", TEXT], ids=["empty", "a byte", "200 KB"])
+@pytest.mark.parametrize("data", [b"", b"x", TEXT], ids=["empty", "a byte", "170 KB"])
 def test_each_coding_whole_and_byte_by_byte(coding: str, data: bytes) -> None:
     """Each coding is undone, whole and byte by byte, whatever the case of its name."""
     compressed = COMPRESS[coding](data)

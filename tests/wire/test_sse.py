@@ -146,7 +146,7 @@ def test_a_long_event_is_whole_if_it_comes_in_one_chunk() -> None:
     assert before == shield.counts()
 
 
-@pytest.mark.parametrize("size", [1, 4096])
+@pytest.mark.parametrize("size", [16, 4096])
 def test_an_event_over_the_limit_is_cut_and_counted(size: int) -> None:
     """Of an event that grows past the limit the head is kept, its name among it, and the next event is whole."""
     before = shield.counts().get("overlong_event", 0)
@@ -159,12 +159,12 @@ def test_an_event_over_the_limit_is_cut_and_counted(size: int) -> None:
 
 @pytest.mark.parametrize("filler", [b"x", b"\n: ping", b"\r"])
 def test_memory_is_bounded(filler: bytes) -> None:
-    """64 MiB without a blank line, or of nothing but blank lines, cost a few at most."""
+    """16 MiB without a blank line, or of nothing but blank lines, cost a few at most."""
     chunk = filler * (65536 // len(filler))
     decoder = EventDecoder()
     tracemalloc.start()
     try:
-        for _ in range(1024):
+        for _ in range(256):
             decoder.feed(chunk)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -172,7 +172,7 @@ def test_memory_is_bounded(filler: bytes) -> None:
     assert peak < 4 * EVENT_LIMIT
 
 
-@pytest.mark.parametrize("line", [b"x" * (1024 * 1024), b"data: x\n\n" * 120_000, b"data: x\r\n" * 120_000])
+@pytest.mark.parametrize("line", [b"x" * (1024 * 1024), b"data: x\n\n" * 30_000, b"data: x\r\n" * 30_000])
 def test_a_megabyte_byte_by_byte_is_quick(line: bytes) -> None:
     """The work is constant for each byte: a decoder that searched anew from the start would take minutes."""
     decoder = EventDecoder()

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import wrapt
 
 from msgtap.shield import LOGGER, shielded
-from msgtap.tap import Tap, wanted, watch
+from msgtap.tap import Tap, candidate, wanted, watch
 
 if TYPE_CHECKING:
     _Proxy = wrapt.ObjectProxy[Any]
@@ -27,7 +26,7 @@ _CHALLENGES = frozenset({401, 407})
 _PORTS = {"http": 80, "https": 443}
 _SEAMS = ("_send_single_request", "_send_handling_auth")
 
-_installed: WeakSet[type] = WeakSet()
+_flow: ContextVar[_Flow | None] = ContextVar("msgtap_httpx_flow", default=None)
 
 
 def install(module: ModuleType) -> None:
@@ -38,15 +37,23 @@ def install(module: ModuleType) -> None:
 
 
 def _wrap(client: type, *wrappers: Any) -> None:
-    if client in _installed:
+    if any(_is_ours(getattr(client, seam, None)) for seam in (*_SEAMS, "send")):
         return
-    _installed.add(client)
     seams = _SEAMS
     if not all(hasattr(client, seam) for seam in seams):
         LOGGER.info("this version of %s is new to msgtap: calls are seen without the times of chunks", client)
         seams = ("send", "send")
     for seam, wrapper in zip(seams, wrappers, strict=True):
         wrapt.wrap_function_wrapper(client, seam, wrapper)
+
+
+def _is_ours(function: Any) -> bool:
+    """Whether our wrapper is on ``function``, on top or below those of others."""
+    while isinstance(function, (wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper)):
+        if isinstance(getattr(function._self_wrapper, "__self__", None), _Adapter):  # noqa: SLF001  # wrapt's own name
+            return True
+        function = function.__wrapped__
+    return False
 
 
 class _Adapter:
@@ -72,44 +79,41 @@ class _Adapter:
             return await wrapped(*args, **kwargs)
 
     def send_single(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
-        flow = self._step(client, _request(args, kwargs))
-        if flow is None:
+        step = self._step(client, _request(args, kwargs))
+        if step is None:
             return wrapped(*args, **kwargs)
-        with flow.tap:
+        with step.tap:
             response = wrapped(*args, **kwargs)
-        flow.receive(response)
+        step.receive(response)
         return response
 
     def send_single_async(self, wrapped: Any, client: object, args: Any, kwargs: Any) -> Any:
-        flow = self._step(client, _request(args, kwargs))
-        if flow is None:
+        step = self._step(client, _request(args, kwargs))
+        if step is None:
             return wrapped(*args, **kwargs)
-        return self._send_single_async(wrapped, flow, args, kwargs)
+        return self._send_single_async(wrapped, step, args, kwargs)
 
-    async def _send_single_async(self, wrapped: Any, flow: _Flow, args: Any, kwargs: Any) -> Any:
-        with flow.tap:
+    async def _send_single_async(self, wrapped: Any, step: _Step, args: Any, kwargs: Any) -> Any:
+        with step.tap:
             response = await wrapped(*args, **kwargs)
-        flow.receive(response)
+        step.receive(response)
         return response
 
     @shielded
-    def _step(self, client: object, request: Any) -> _Flow | None:
-        """The flow that this request is a step of, with the tap to use; `None` if it is not to be observed."""
+    def _step(self, client: object, request: Any) -> _Step | None:
+        """This request as a step of the call in progress; `None` if it is not to be observed."""
         flow = _flow.get()
         if flow is None or flow.client is not client or not _wanted(request):
             return None
         # Where the last answer was none, the attempt goes on. After any other the program's auth flow makes a new one.
-        tap = self._watch(request) if flow.held is None else flow.tap
-        flow.held = None
-        if tap is None:
-            return None
-        flow.tap = tap
-        return flow
+        held, flow.held = flow.held, None
+        tap = self._watch(request) if held is None else held.tap
+        return None if tap is None else _Step(flow, tap)
 
     def _watch(self, request: Any) -> Tap | None:
         url = request.url
-        # Of a body in memory iterating gives the very bytes; any other would be consumed by it.
-        body = b"".join(request.stream) if isinstance(request.stream, self._in_memory) else None
+        # Of the client's own body in memory iterating gives the very bytes; any other may be consumed by it.
+        body = b"".join(request.stream) if type(request.stream) is self._in_memory else None
         return watch(
             self._name,
             host=url.host,
@@ -126,7 +130,8 @@ def _request(args: Any, kwargs: Any) -> Any:
 
 @shielded
 def _wanted(request: Any) -> bool:
-    return wanted(request.method, request.url.raw_path)
+    # The path second: to make it costs more than all the rest of this.
+    return wanted(request.method) and candidate(request.url.raw_path)
 
 
 class _Flow:
@@ -134,17 +139,16 @@ class _Flow:
 
     Attributes:
         client: whose call it is; `None` once it is over, for a task started meanwhile keeps a copy of this context.
-        tap: of the attempt in progress.
-        held: a redirect or a challenge, which is the answer only if no other request follows on it.
+        proxy: what to put around the body of its response.
+        held: a step that ended in a redirect or a challenge, which is the answer only if no other step follows on it.
     """
 
-    __slots__ = ("_outer", "_proxy", "client", "held", "tap")
-    tap: Tap
+    __slots__ = ("_outer", "client", "held", "proxy")
 
     def __init__(self, client: object, proxy: type[_Stream | _AsyncStream]) -> None:
         self.client: object | None = client
-        self.held: Any = None
-        self._proxy = proxy
+        self.proxy = proxy
+        self.held: _Step | None = None
 
     def __enter__(self) -> None:
         self._outer = _flow.get()
@@ -154,8 +158,20 @@ class _Flow:
         if _flow.get() is self:  # not so where the garbage collector closes a coroutine in another context
             _flow.set(self._outer)
         self.client = None
-        if self.held is not None:
-            self._answer(self.held, error)
+        held, self.held = self.held, None
+        if held is not None:
+            held.answer(error)
+
+
+class _Step:
+    """One request of a call, and its response."""
+
+    __slots__ = ("_flow", "_response", "tap")
+    _response: Any
+
+    def __init__(self, flow: _Flow, tap: Tap) -> None:
+        self._flow = flow
+        self.tap = tap
 
     def receive(self, response: Any) -> None:
         """The inner seam has a response."""
@@ -164,20 +180,21 @@ class _Flow:
 
     @shielded
     def _take(self, response: Any) -> bool:
+        self._response = response
         if response.has_redirect_location or response.status_code in _CHALLENGES:
-            self.held = response
+            self._flow.held = self
         else:
-            self._answer(response)
+            self.answer()
         return True
 
     @shielded
-    def _answer(self, response: Any, error: BaseException | None = None) -> None:
-        """``response`` is the answer, though with ``error`` the program will not get it."""
-        self.held = None
+    def answer(self, error: BaseException | None = None) -> None:
+        """The response is the answer, though with ``error`` the program will not get it."""
+        response, self._response = self._response, None
         tap = self.tap
         if not response.is_closed:
             tap.headers(response.status_code, response.headers.raw)
-            response.stream = self._proxy(response.stream, tap)
+            response.stream = self._flow.proxy(response.stream, tap)
             return
         # Mocks, caches, and what the client or a hook has read already: its content is decoded.
         tap.headers(response.status_code, response.headers.raw, decoded=True)
@@ -194,9 +211,6 @@ def _content(response: Any) -> bytes:
     except RuntimeError:  # it was closed unread
         return b""
     return content
-
-
-_flow: ContextVar[_Flow | None] = ContextVar("msgtap_httpx_flow", default=None)
 
 
 class _Stream(_Proxy):

@@ -70,7 +70,6 @@ def _telemetry(exporters: Mapping[str, Sequence[str]], logs: LogStyle | None) ->
         tracer_provider=pipelines.tracer_provider,
         meter_provider=pipelines.meter_provider,
         logger_provider=pipelines.logger_provider,
-        existing_span="nest",
-        private=True,
+        existing_span="private",
         logs=None if logs == "off" else logs,
     )

@@ -118,6 +118,7 @@ def text_writer(style: LogStyle) -> Write | None:
     if style == "off":
         return None
     CALLS.addHandler(_HANDLERS[style])
+    CALLS.disabled = False  # logging.config switches off each logger that it does not name
     CALLS.setLevel(logging.NOTSET if style == "stdlib" else logging.INFO)
     logger = _structured(style)
     return lambda level, event: logger.log(level, **event)

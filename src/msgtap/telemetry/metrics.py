@@ -55,7 +55,7 @@ class CallMetrics:
         """A call begins."""
         self._active.add(1, {semconv.PROVIDER_NAME: start.provider})
 
-    def finish(self, start: CallStart, record: CallRecord | None, context: Context, *, generic: bool) -> None:
+    def finish(self, start: CallStart, record: CallRecord | None, context: Context, generic: bool) -> None:  # noqa: FBT001
         """A call is over; without ``generic`` another instrumentation records OpenTelemetry's GenAI metrics for it."""
         self._active.add(-1, {semconv.PROVIDER_NAME: start.provider})
         if record is None:

@@ -8,9 +8,10 @@ from opentelemetry.trace import TracerProvider, get_tracer
 
 from msgtap import semconv
 from msgtap.record import CallRecord, CallStart, MessageResponse
+from msgtap.shield import attempt
 from msgtap.telemetry.logs import CallLog, LogStyle, text_writer
 from msgtap.telemetry.metrics import CallMetrics
-from msgtap.telemetry.spans import CallSpan, ExistingSpan, metered_elsewhere, open_span, suppressed
+from msgtap.telemetry.spans import CallSpan, NoSpan, SpanPolicy, metered_elsewhere, open_span, suppressed
 
 
 class Telemetry:
@@ -18,7 +19,7 @@ class Telemetry:
 
     Args:
         version: msgtap's own, for the instrumentation scope.
-        private: keep the spans from becoming current, so that none of the program's gets one of them as its parent.
+        existing_span: as in `msgtap.instrument`; or ``"private"``, for spans that shall be the parents of no others.
         logs: events as text; `None` leaves the logger ``msgtap.calls`` to whoever else has set it up.
     """
 
@@ -29,13 +30,11 @@ class Telemetry:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
-        existing_span: ExistingSpan = "enrich",
-        private: bool = False,
+        existing_span: SpanPolicy = "enrich",
         logs: LogStyle | None = "off",
     ) -> None:
         self.tracer = get_tracer(semconv.SCOPE, version, tracer_provider)
-        self.existing_span: ExistingSpan = existing_span
-        self.private = private
+        self.existing_span: SpanPolicy = existing_span
         self.metrics = CallMetrics(get_meter(semconv.SCOPE, version, meter_provider))
         self.log = CallLog(get_logger(semconv.SCOPE, version, logger_provider), text_writer(logs) if logs else None)
 
@@ -53,8 +52,9 @@ class CallTelemetry:
         self._owner = owner
         self._start = start
         self._generic = not metered_elsewhere()
-        self._span: CallSpan = open_span(owner.tracer, start, owner.existing_span, private=owner.private)
-        owner.metrics.begin(start)
+        # Each signal on its own: a provider that fails at one must not cost the others.
+        self._span: CallSpan = attempt(open_span, owner.tracer, start, owner.existing_span) or NoSpan()
+        attempt(owner.metrics.begin, start)
 
     def sending(self) -> object:
         """Make the span current."""
@@ -70,7 +70,8 @@ class CallTelemetry:
 
     def finish(self, record: CallRecord | None) -> None:
         """The call is over; of one that a processor dropped nothing is written."""
-        attributes = self._span.finish(record) if record else None
-        self._owner.metrics.finish(self._start, record, self._span.context, generic=self._generic)
+        context = self._span.context
+        attributes = attempt(self._span.finish, record) if record else None
+        attempt(self._owner.metrics.finish, self._start, record, context, self._generic)
         if record:
-            self._owner.log.emit(record, self._span.context, attributes)
+            attempt(self._owner.log.emit, record, context, attributes)

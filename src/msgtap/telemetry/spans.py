@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
 ExistingSpan = Literal["enrich", "nest", "ignore"]
+SpanPolicy = ExistingSpan | Literal["private"]
+"""What to do with a span that is there; ``"private"`` is to nest below it a span that is nobody's parent."""
 
 _GENERATIONS = frozenset({"chat", "generate_content", "text_completion"})
 _ANTHROPIC_SCOPE = "com.anthropic.sdk"
 # Where OpenTelemetry's util-genai says that an instrumentation above us records this call, metrics included.
 _UTIL_GENAI = "opentelemetry.genai.client.inference.context"
-# opentelemetry-instrumentation sets both keys; the first has no public name.
-_SUPPRESSION: tuple[str, str] = (vars(otel_context)["_SUPPRESS_INSTRUMENTATION_KEY"], "suppress_instrumentation")
-_UNKNOWN = MessageResponse()
+# opentelemetry-instrumentation sets both keys; the first has no public name, and may lose the one it has.
+_PLAIN_KEY = "suppress_instrumentation"
+_SUPPRESSION: tuple[str, str] = (getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY), _PLAIN_KEY)
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
@@ -68,12 +70,14 @@ def metered_elsewhere() -> bool:
     return otel_context.get_value(_UTIL_GENAI) is not None
 
 
-def open_span(tracer: Tracer, start: CallStart, policy: ExistingSpan, *, private: bool) -> CallSpan:
-    """The span for a call that begins in the current context; a ``private`` one is nobody's parent."""
+def open_span(tracer: Tracer, start: CallStart, policy: SpanPolicy) -> CallSpan:
+    """The span for a call that begins in the current context."""
     current = trace.get_current_span()
-    if policy == "nest" or not _is_generation(current):
-        return _Private(tracer, start) if private else _Own(tracer, start)
-    return _Enriched(tracer, start, current) if policy == "enrich" else _None()
+    if policy == "private":
+        return _Private(tracer, start)
+    if policy == "nest" or not _is_generation(current) or _given(current).answered:
+        return _Own(tracer, start)
+    return _Enriched(tracer, start, current) if policy == "enrich" else NoSpan()
 
 
 def _is_generation(span: Span) -> bool:
@@ -137,7 +141,7 @@ class _Enriched:
     def __init__(self, tracer: Tracer, start: CallStart, span: Span) -> None:
         self._tracer = tracer
         self._span = span
-        self._written = _names_written(span)
+        self._given = _given(span)
         self.context = otel_context.get_current()
         self._add(start_attributes(start) | asked_attributes(start))
 
@@ -148,8 +152,6 @@ class _Enriched:
         """Nothing."""
 
     def progress(self, response: MessageResponse) -> None:
-        if response == _UNKNOWN:  # an error, or a body that is read as one
-            return
         # The span may have ended by the time the call does: until there is a reason, its absence stands there.
         self._add({semconv.FINISH_REASONS: (semconv.FINISH_ERROR,)} | response_attributes(response))
 
@@ -158,15 +160,16 @@ class _Enriched:
             self._add_attempt(record)
         else:
             self._add(response_attributes(record.response) | ending_attributes(record))
+            self._given.answered = True
         return None
 
     def _add(self, attributes: Attributes) -> None:
         """Write what the other instrumentation has not; what we wrote ourselves may have become more."""
         if self._span.is_recording():
-            theirs = (getattr(self._span, "attributes", None) or {}).keys() - self._written
+            theirs = (getattr(self._span, "attributes", None) or {}).keys() - self._given.names
             lacking = {name: value for name, value in attributes.items() if name not in theirs}
             self._span.set_attributes(lacking)
-            self._written.update(lacking)
+            self._given.names.update(lacking)
 
     def _add_attempt(self, record: CallRecord) -> None:
         attributes = start_attributes(record) | ending_attributes(record)
@@ -184,18 +187,30 @@ class _Enriched:
         span.end(record.timing.ended_at)
 
 
-_written: WeakKeyDictionary[Span, set[str]] = WeakKeyDictionary()
+class _Given:
+    """What we gave a span of another instrumentation.
+
+    Attributes:
+        names: of attributes, which a later event, or a later attempt, may replace.
+        answered: whether an attempt has succeeded. The next call is another one, whose tokens need a span of their own.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.answered = False
 
 
-def _names_written(span: Span) -> set[str]:
-    """The attributes that we gave ``span``: those that a later event, or a later attempt, may replace."""
+_given_by_span: WeakKeyDictionary[Span, _Given] = WeakKeyDictionary()
+
+
+def _given(span: Span) -> _Given:
     try:
-        return _written.setdefault(span, set())
+        return _given_by_span.setdefault(span, _Given())
     except TypeError:  # some other make of span, which cannot be referred to weakly
-        return set()
+        return _Given()
 
 
-class _None:
+class NoSpan:
     """No span: the one that is there is all there shall be."""
 
     def __init__(self) -> None:
@@ -211,6 +226,7 @@ class _None:
         """Nothing."""
 
     def finish(self, record: CallRecord) -> Attributes | None:  # noqa: ARG002
+        """Nothing."""
         return None
 
 

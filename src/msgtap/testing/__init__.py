@@ -35,7 +35,9 @@ class _Recorder:
 
 @contextmanager
 def capture_calls() -> Generator[list[CallRecord]]:
-    """The calls that end while the block runs, in that order, beside whatever telemetry is configured.
+    """The calls that begin while the block runs, in the order in which they end, beside whatever is configured.
+
+    What is configured inside the block is undone at its end.
 
     Example:
         with capture_calls() as calls:

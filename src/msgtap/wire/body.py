@@ -5,11 +5,11 @@ Times are arguments, in nanoseconds of a monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from msgtap import shield
-from msgtap.record import ErrorBody, MessageResponse
+from msgtap.record import NO_RESPONSE, ErrorBody, MessageResponse
 from msgtap.wire.encoding import Decoder, UndecodableError, decoder
 from msgtap.wire.message import event_name, fold, is_whole, read_body, read_error
 from msgtap.wire.sse import EventDecoder, read_event
@@ -17,6 +17,7 @@ from msgtap.wire.sse import EventDecoder, read_event
 BODY_LIMIT = 16 * 1024 * 1024
 """Most bytes of a whole body that are kept, before and after its coding is undone."""
 
+_PADDING = b" \t\r\n\0"  # white space, in UTF-16 too
 _DELTA = b"event: content_block_delta\n"
 _THINKING = frozenset({"thinking", "redacted_thinking"})
 
@@ -36,8 +37,9 @@ class Body(Protocol):
     complete: bool
     began: bool
 
-    def feed(self, data: bytes, now: int) -> None:
-        """Take the next chunk, as it came over the wire, at ``now``."""
+    def feed(self, data: bytes, now: int) -> bool:
+        """Take the next chunk, as it came over the wire, at ``now``. True where it may have told something."""
+        ...
 
     def finish(self, now: int) -> None:
         """No more will come; the last of it came at ``now``."""
@@ -50,7 +52,7 @@ def body(status: int, headers: Mapping[str, str], *, asked_to_stream: bool) -> B
     codings = headers.get("content-encoding", "")
     # A stream that fails at once is answered as plain JSON, and a redirect by nothing in particular.
     if status < 300 and streams:  # noqa: PLR2004
-        return EventStream(codings)
+        return EncodedEventStream(codings) if codings else EventStream()
     return WholeBody(codings, failed=status >= 400)  # noqa: PLR2004
 
 
@@ -62,8 +64,8 @@ class EventStream:
             thinking block and the first delta of any other block came.
     """
 
-    def __init__(self, codings: str) -> None:
-        self.response = MessageResponse()
+    def __init__(self) -> None:
+        self.response = NO_RESPONSE
         self.error: ErrorBody | None = None
         self.complete = False
         self.began = False
@@ -72,43 +74,22 @@ class EventStream:
         self.first_answer: int | None = None
         self._events = EventDecoder()
         self._awaited = ""
-        self._opaque = False
-        self._decode: Decoder | None = None
-        try:
-            self._decode = decoder(codings)
-        except UndecodableError:
-            self._give_up()
 
-    def feed(self, data: bytes, now: int) -> None:
+    def feed(self, data: bytes, now: int) -> bool:
         """Fold the events that ``data`` completes."""
-        if self._decode is None:
-            self._receive(data, now)
-            return
-        try:
-            for piece in self._decode(data):
-                self._receive(piece, now)
-        except UndecodableError:
-            self._give_up()
+        told = False
+        for block in self._events.feed(data):
+            if not block.startswith(_DELTA):
+                self._read(block, now)
+                told = True
+            elif self._awaited:
+                self._mark(now)
+        return told
 
     def finish(self, now: int) -> None:
         """Read an event whose blank line is missing, if it is all there otherwise."""
         for block in self._events.finish():
             if is_whole(read_event(block)[1]):
-                self._read(block, now)
-        # What could not be read cannot be called incomplete either.
-        self.complete = self.complete or self._opaque
-
-    def _give_up(self) -> None:
-        shield.count("undecodable_body")
-        self._opaque = True
-        self._decode = _nothing
-
-    def _receive(self, data: bytes, now: int) -> None:
-        for block in self._events.feed(data):
-            if block.startswith(_DELTA):
-                if self._awaited:
-                    self._mark(now)
-            else:
                 self._read(block, now)
 
     def _read(self, block: bytes, now: int) -> None:
@@ -144,11 +125,45 @@ class EventStream:
         self._awaited = ""
 
 
+class EncodedEventStream(EventStream):
+    """A body of server-sent events in a content coding."""
+
+    def __init__(self, codings: str) -> None:
+        super().__init__()
+        self._decode: Decoder | None = None
+        self._opaque = False
+        try:
+            self._decode = decoder(codings)
+        except UndecodableError:
+            self._give_up()
+
+    def feed(self, data: bytes, now: int) -> bool:
+        """Undo the coding, as far as ``data`` allows, and fold the events."""
+        try:
+            for piece in () if self._opaque else self._decoded(data):
+                super().feed(piece, now)
+        except UndecodableError:
+            self._give_up()
+        return True
+
+    def _decoded(self, data: bytes) -> Iterable[bytes]:
+        return (data,) if self._decode is None else self._decode(data)
+
+    def finish(self, now: int) -> None:
+        """As for any stream, but what could not be read cannot be called incomplete."""
+        super().finish(now)
+        self.complete = self.complete or self._opaque
+
+    def _give_up(self) -> None:
+        shield.count("undecodable_body")
+        self._opaque = True
+
+
 class WholeBody:
     """A body that is one JSON value, or none: kept up to `BODY_LIMIT`, read once."""
 
     def __init__(self, codings: str, *, failed: bool) -> None:
-        self.response = MessageResponse()
+        self.response = NO_RESPONSE
         self.error: ErrorBody | None = None
         self.complete = False
         self.began = False
@@ -157,13 +172,14 @@ class WholeBody:
         self._chunks: list[bytes] = []
         self._size = 0
 
-    def feed(self, data: bytes, now: int) -> None:  # noqa: ARG002  # a body without events has no clocks
+    def feed(self, data: bytes, now: int) -> bool:  # noqa: ARG002  # a body without events has no clocks
         """Keep ``data``, up to `BODY_LIMIT` in all."""
         self._size += len(data)
         if self._size <= BODY_LIMIT:
             self._chunks.append(data)
         else:
             self._chunks.clear()
+        return False
 
     def finish(self, now: int) -> None:  # noqa: ARG002
         """Read the body; it is complete if it is a JSON object, however the reading of it ended."""
@@ -171,7 +187,7 @@ class WholeBody:
             shield.count("overlong_body")
             return
         content = self._content()
-        if not content.strip():
+        if not content.rstrip(_PADDING).endswith(b"}"):  # a part of a body, a page, or nothing
             return
         response = None if self._failed else read_body(content)
         if self._failed or (response and response.type == "error"):  # some gateways say so with status 200
@@ -182,25 +198,15 @@ class WholeBody:
     def _content(self) -> bytes:
         """The body without its coding, as far as it can be undone."""
         raw, self._chunks = b"".join(self._chunks), []
-        pieces: list[bytes] = []
+        pieces, size = list[bytes](), 0
         try:
             decode = decoder(self._codings)
-            pieces.extend([raw] if decode is None else _bounded(decode(raw)))
+            for piece in [raw] if decode is None else decode(raw):
+                size += len(piece)
+                if size > BODY_LIMIT:
+                    shield.count("overlong_body")
+                    return b""
+                pieces.append(piece)
         except UndecodableError:  # perhaps only what follows the body is: the pieces before it have been kept
             shield.count("undecodable_body")
         return b"".join(pieces)
-
-
-def _nothing(_: bytes) -> Iterator[bytes]:
-    """The decoder of a body that cannot be decoded."""
-    return iter(())
-
-
-def _bounded(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > BODY_LIMIT:
-            shield.count("overlong_body")
-            return
-        yield piece

@@ -31,6 +31,8 @@ Cost = Annotated[float, Meta(ge=0, le=1e15)]
 
 TEXT_LIMIT = 256
 """Longest text in characters of a model name, an id or an enumerated value."""
+LENIENT_LIMIT = 1024 * 1024
+"""Most bytes of a text that is read although it is no strict JSON: that takes a tenth of a second for each MiB."""
 LIST_LIMIT = 32
 """Most entries of a list of names in a request."""
 
@@ -61,7 +63,8 @@ def decoder(shape: type[T]) -> Callable[[bytes], T | None]:
 
 
 def _read_leniently(data: bytes) -> object:
-    for attempt in (msgspec.json.decode, _decode_mended, _decode_loosely):
+    slow = (_decode_mended, _decode_loosely) if len(data) <= LENIENT_LIMIT else ()
+    for attempt in (msgspec.json.decode, *slow):
         try:
             return attempt(data)
         except UNREADABLE:

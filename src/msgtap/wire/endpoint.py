@@ -18,7 +18,7 @@ MESSAGES_PATH = "*/v1/messages"
 _PRESET = re.compile(r"/presets/[^/]+/messages$")
 
 
-class Endpoint(Struct, frozen=True, kw_only=True):
+class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One row: where a Messages endpoint is served, and by whom.
 
     ``host`` and ``path`` are shell patterns (``*.example.com``, ``/llm/*/messages``); ``host`` may end in ``:port``.
@@ -49,14 +49,17 @@ class EndpointTable:
         self._excluded = tuple((_host_matcher(pattern), _path_matcher(pattern)) for pattern in exclude)
         # A user's path pattern, too, ends where the query begins; what is no pattern at its end is enough to look for.
         self._candidate = re.compile("|".join({_tail(row.path) for row in table}).encode()).search
-        self.match = lru_cache(maxsize=256)(self._match)
+        self._matched = lru_cache(maxsize=256)(self._match)
 
     def candidate(self, target: bytes) -> bool:
         """Whether a request for ``target``, the path and query as sent, may be one of ours."""
         return self._candidate(target) is not None
 
-    def _match(self, host: str, port: int, target: str) -> Endpoint | None:
-        path = target.partition("?")[0].rstrip("/")
+    def match(self, host: str, port: int, target: str) -> Endpoint | None:
+        """The row for a request for ``target``, or `None` if it is none of ours."""
+        return self._matched(host, port, target.partition("?")[0].rstrip("/"))
+
+    def _match(self, host: str, port: int, path: str) -> Endpoint | None:
         names = (host, f"{host}:{port}")
         if _PRESET.search(path) or any(paths(path) or any(map(hosts, names)) for hosts, paths in self._excluded):
             return None

@@ -19,7 +19,6 @@ _REQUEST = ("x-session-id", "anthropic-beta", "x-stainless-retry-count")
 _RESPONSE = (
     "content-type",
     "content-encoding",
-    "location",
     "request-id",
     "x-generation-id",
     "anthropic-organization-id",

@@ -15,6 +15,7 @@ EVENT_LIMIT = 1024 * 1024
 HEAD = 1024
 
 _BOM = b"\xef\xbb\xbf"
+_RETURN = ord("\r")  # looked for as a number: for one byte as bytes, CPython raises and clears an exception first
 
 
 class EventDecoder:
@@ -28,11 +29,13 @@ class EventDecoder:
         """The events that ``data`` completes."""
         if not data:  # and a CR that came before it is still the last byte
             return []
-        if self._after_return or b"\r" in data:
+        if self._after_return or _RETURN in data:
             data = self._with_line_feeds(data)
         pending = self._pending
-        if not pending and data.endswith(b"\n\n"):  # whole events in one chunk, as servers write them
-            return _blocks(data)
+        if not pending and data.endswith(b"\n\n"):
+            # Servers write whole events, and nearly always one in a chunk: then there is nothing to take apart.
+            whole = data.find(b"\n\n", 0, -1) < 0 and not data.startswith(b"\n")
+            return [data[:-2]] if whole else _blocks(data)
         searched = max(0, len(pending) - 1)
         pending += data
         end = pending.rfind(b"\n\n", searched)

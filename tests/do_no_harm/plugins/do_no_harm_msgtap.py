@@ -1,8 +1,10 @@
 """A pytest plugin that instruments msgtap, as a program would, with real providers of the OpenTelemetry SDK.
 
-The modes: ``default`` is msgtap as it comes. In ``every`` each request that a client sends counts as a Messages call,
-so that a suite that knows no Messages endpoint goes through all of the code that follows one. ``failing`` is the same
-with an observer and a processor beside our own that fail wherever they are asked.
+The modes: ``default`` is msgtap as it comes; ``nest`` and ``ignore`` are that with the setting ``existing_span``. In
+``every`` each request that a client sends counts as a Messages call, so that a suite that knows no Messages endpoint
+goes through all of the code that follows one; other instrumentations' spans are ignored there. ``failing`` is the same
+with an observer and a processor beside our own that fail wherever they are asked. ``unshielded`` is the same again
+without the shield: it does harm, so that one can see that harm is seen.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +27,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import msgtap
 from msgtap import CallRecord, shield, tap
+from msgtap.telemetry.spans import ExistingSpan
 
 FOLDER = "DO_NO_HARM_FOLDER"
 MODE = "DO_NO_HARM_MODE"
@@ -32,21 +36,29 @@ MODE = "DO_NO_HARM_MODE"
 _InMemoryLogs: Any = vars(export).get("InMemoryLogRecordExporter") or vars(export)["InMemoryLogExporter"]
 
 
+_EVERY = frozenset({"every", "failing", "unshielded"})
+_FAIL = frozenset({"failing", "unshielded"})
+# What is no Messages call has nothing to add to another instrumentation's span.
+_POLICIES: Mapping[str, ExistingSpan] = {"default": "enrich", "nest": "nest"}
+
+
 class Instrumented:
     """What msgtap makes of the suite's calls in this process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._endings: Counter[str] = Counter()
+        self._failures: dict[str, int] = {}
         self._spans = InMemorySpanExporter()
         self._metrics = InMemoryMetricReader()
         self._logs = _InMemoryLogs()
 
     def start(self, mode: str) -> None:
         """Instrument, as ``mode`` says."""
-        if mode != "default":
-            # Before any adapter is loaded, which takes the function by its name. A request's method is not a setting.
-            vars(tap)["wanted"] = _everything
+        every, fail = mode in _EVERY, mode in _FAIL
+        if every:
+            # Before any adapter is loaded, which takes them by their names. A request's method is not a setting.
+            vars(tap).update(wanted=_anything, candidate=_anything)
         tracers, loggers = TracerProvider(), LoggerProvider()
         tracers.add_span_processor(SimpleSpanProcessor(self._spans))
         loggers.add_log_record_processor(export.SimpleLogRecordProcessor(self._logs))
@@ -54,16 +66,28 @@ class Instrumented:
             tracer_provider=tracers,
             meter_provider=MeterProvider([self._metrics]),
             logger_provider=loggers,
-            processors=[self._count, *([_fail] if mode == "failing" else [])],
-            endpoints=[] if mode == "default" else [msgtap.Endpoint(path="*")],
+            processors=[self._count, *([_fail] if fail else [])],
+            endpoints=[msgtap.Endpoint(path="*")] if every else [],
+            existing_span=_POLICIES.get(mode, "ignore"),
         )
         force = tap.watcher()
-        if mode == "failing" and force is not None:
+        if fail and force is not None:
             tap.activate(msgspec.structs.replace(force, observers=(_Failing(), *force.observers)))
+        if mode == "unshielded":
+            _unshield()
 
     def _count(self, record: CallRecord) -> CallRecord:
         self._endings[record.ending.value] += 1
         return record
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Note in which test msgtap failed."""
+        before = _failures()
+        result = yield
+        if _failures() > before:
+            self._failures[item.nodeid] = _failures() - before
+        return result
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -77,6 +101,7 @@ class Instrumented:
             "logs": len(self._logs.get_finished_logs()),
             "open": len(vars(tap)["_open"]),
             "shield": shield.counts(),
+            "failures": self._failures,
         }
         (self._folder / f"msgtap-{os.getpid()}.json").write_text(json.dumps(document), encoding="utf-8")
 
@@ -94,9 +119,24 @@ class Instrumented:
         )
 
 
-def _everything(method: str, target: bytes) -> bool:
-    del method, target
+def _failures() -> int:
+    return shield.counts().get("internal_error", 0)
+
+
+def _anything(_: object) -> bool:
     return tap.watcher() is not None
+
+
+def _unshield() -> None:
+    """Let failures out of the tap."""
+    vars(tap)["attempt"] = _call
+    for name, method in list(vars(tap.Tap).items()):
+        if hasattr(method, "__wrapped__"):
+            setattr(tap.Tap, name, method.__wrapped__)
+
+
+def _call(function: Callable[..., object], *arguments: object) -> object:
+    return function(*arguments)
 
 
 def _fail(*_: object) -> NoReturn:

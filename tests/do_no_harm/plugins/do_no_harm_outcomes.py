@@ -66,9 +66,12 @@ def _verdict(report: pytest.TestReport) -> str | None:
 
 
 def _crash(report: pytest.CollectReport | pytest.TestReport) -> str:
-    """The name of the exception; its text may hold addresses and times."""
+    """The name of the exception; its text may hold addresses and times. An assert that pytest rewrote has none."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message).split("\n", 1)[0].split(":", 1)[0] if report.failed and crash else ""
+    if not report.failed or crash is None:
+        return ""
+    name = str(crash.message).split("\n", 1)[0].split(":", 1)[0]
+    return "AssertionError" if name.startswith("assert ") else name
 
 
 def pytest_configure(config: pytest.Config) -> None:
