@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from opentelemetry.sdk.metrics import MeterProvider
 
 import msgtap
+from msgtap.cli.commands import msgtap as command
 from msgtap.exporting import build
 from msgtap.testing import replies
 from msgtap.testing.endpoint import Endpoint
@@ -22,6 +24,8 @@ from msgtap.testing.replies import Answer, OpenRouterAnswer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from click.testing import Result
 
 MSGTAP = [sys.executable, "-m", "msgtap.cli"]
 TIMEOUT = 60
@@ -64,16 +68,9 @@ def call_all() -> None:
             provider.shutdown()
 
 
-def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The command."""
-    return subprocess.run(
-        [*MSGTAP, *arguments],
-        env={**os.environ, "COLUMNS": "80", **environ},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+def run(*arguments: str, text: str = "", **environ: str) -> Result:
+    """The command, in this process."""
+    return CliRunner().invoke(command, arguments, input=text, env={"COLUMNS": "80", **environ}, prog_name="msgtap")
 
 
 def report(*arguments: str) -> dict[str, Any]:
@@ -116,7 +113,7 @@ def test_filters(calls: int, arguments: list[str]) -> None:
 def test_table(store: Path) -> None:
     """The table goes to standard output; where the calls are kept is said on standard error."""
     found = run("report", "--by", "session")
-    assert (0, f"store  {store}\n") == (found.returncode, found.stderr)
+    assert (0, f"store  {store}\n") == (found.exit_code, found.stderr)
     lines = found.stdout.splitlines()
     assert ("Calls by session", True) == (lines[0], r"a\x1b[31mred\u202eb" in found.stdout)
     assert 80 >= max(map(len, lines))
@@ -127,18 +124,17 @@ def test_table(store: Path) -> None:
 def test_colours() -> None:
     """Colours are for terminals, or for who asks for them; NO_COLOR is obeyed."""
     terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    escapes = [
-        run("report", **environ).stdout.count("\x1b[3") for environ in ({}, terminal, {**terminal, "NO_COLOR": "1"})
-    ]
+    found = [run("report", **environ).stdout for environ in ({}, terminal, {**terminal, "NO_COLOR": "1"})]
+    escapes = [text.count("\x1b[3") for text in found]
     assert (0, True, 0) == (escapes[0], escapes[1] > 0, escapes[2])
 
 
 @pytest.mark.usefixtures("store")
 def test_ascii_terminal() -> None:
     """A terminal that knows no more than ASCII gets no more."""
-    found = run("report", PYTHONIOENCODING="ascii")
-    assert (0, True, True) == (found.returncode, found.stdout.isascii(), "####" in found.stdout)
-    assert run("tail", "--no-follow", PYTHONIOENCODING="ascii").stdout.isascii()
+    found = [CliRunner(charset="ascii").invoke(command, words) for words in (["report"], ["tail", "--no-follow"])]
+    assert [(0, True)] * 2 == [(one.exit_code, one.stdout.isascii()) for one in found]
+    assert "####" in found[0].stdout
 
 
 @pytest.mark.usefixtures("store")
@@ -154,7 +150,7 @@ def test_ascii_terminal() -> None:
 def test_nothing_found(arguments: list[str], said: str) -> None:
     """Where nothing matches, a line says what would."""
     found = run(*arguments)
-    assert (1, "", f"Error: {said}\n") == (found.returncode, found.stdout, found.stderr)
+    assert (1, "", f"Error: {said}\n") == (found.exit_code, found.stdout, found.stderr)
 
 
 @pytest.mark.usefixtures("store")
@@ -199,10 +195,7 @@ def test_tail_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_erase(store: Path, arguments: list[str], answer: str, left: int) -> None:
     """What was named is gone from the disk, once the user has said yes; nothing else is."""
-    found = subprocess.run(
-        [*MSGTAP, "erase", *arguments], input=answer, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
-    assert "" == found.stdout
+    assert "" == run("erase", *arguments, text=answer).stdout
     assert left == report("--by", "session")["total"]["calls"]
     files = b"".join(path.read_bytes() for path in store.parent.rglob("*") if path.is_file())
     assert (left == 5) == (arguments[1].encode() in files or arguments[1] == "nobody")
@@ -211,8 +204,7 @@ def test_erase(store: Path, arguments: list[str], answer: str, left: int) -> Non
 @pytest.mark.usefixtures("store")
 def test_erase_asks() -> None:
     """The question says how much would be erased, and the answer how much was."""
-    command = [*MSGTAP, "erase", "--user", "ana"]
-    found = subprocess.run(command, input="y\n", capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    found = run("erase", "--user", "ana", text="y\n")
     assert found.stderr.startswith("Erase 2 calls of user ana from ")
     assert found.stderr.endswith("Erased 2 calls, 2 spans and 0 log records of user ana.\n")
 
