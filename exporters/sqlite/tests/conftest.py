@@ -113,13 +113,26 @@ def read(place: Place) -> Iterator[Callable[[], Store]]:
 
 
 @pytest.fixture
-def writer(place: Place) -> Iterator[Writer]:
-    """A writer of this process."""
-    made = Writer(place, Limits())
+def stop() -> Callable[[Writer], None]:
+    """Ends a writer, which otherwise goes on as long as the process."""
+
+    def end(writer: Writer) -> None:
+        writer.rest()
+        writer.off = "the test is over"
+        writer._wake.set()
+        if writer._thread is not None:
+            writer._thread.join()
+        writer._ingester.close()
+
+    return end
+
+
+@pytest.fixture
+def writer(place: Place, stop: Callable[[Writer], None]) -> Iterator[Writer]:
+    """A writer of this process; the calls that `make` makes are of 2025."""
+    made = Writer(place, Limits(days=100_000))
     yield made
-    made.rest()
-    made.off = "the test is over"
-    made._wake.set()
+    stop(made)
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from msgtap_sqlite import latency, schema
 from msgtap_sqlite.place import Place, StoreError, create
 
-_MAGIC = b"SQLite format 3\0"
 _CHECKPOINT_PAGES = 4000
 """16 MiB: with fewer, a backlog is taken in at half the speed."""
 
@@ -22,18 +22,29 @@ def inspect(database: Path) -> None:
 
     Raises:
         StoreError: it is no store of ours, or of a later version.
+        sqlite3.OperationalError: it cannot be read, at the moment at least.
     """
-    try:
-        with database.open("rb") as file:
-            head = file.read(100)
-    except FileNotFoundError:
+    if not database.exists():
         return
-    except OSError as error:
-        raise StoreError(f"cannot read {database}: {error.strerror}") from error
-    if head:
-        if not head.startswith(_MAGIC):
-            raise StoreError(f"{database} is no database: move it away, or set MSGTAP_STORE to another file")
-        _check(database, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
+    if not database.is_file():
+        raise StoreError(f"{database} is no file: set MSGTAP_STORE to one")
+    try:
+        # By SQLite, since closing a file takes away all locks that the process has on it: SQLite waits with that.
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            if _pragma(connection, "schema_version") or _pragma(connection, "application_id"):
+                _check(database, _pragma(connection, "application_id"), version(connection))
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        # Whoever looks without a lock may find the file half-way between two states: only this is for sure.
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise spoilt(database, error) from error
+
+
+def spoilt(database: Path, error: sqlite3.DatabaseError) -> StoreError:
+    """What to say of a file that SQLite cannot make sense of."""
+    what = "no database" if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB else f"damaged ({error})"
+    return StoreError(f"{database} is {what}: move it away, or set MSGTAP_STORE to another file")
 
 
 def _check(database: Path, application_id: int, version: int) -> None:
@@ -58,8 +69,8 @@ def open_writer(place: Place, *, wait: float) -> sqlite3.Connection:
         sqlite3.Error: SQLite cannot open it.
     """
     inspect(place.database)
-    with suppress(FileExistsError):
-        os.close(create(place.database, os.O_RDWR))
+    if not place.database.exists():
+        _make_file(place)
     connection = sqlite3.connect(place.database, timeout=wait, isolation_level=None, check_same_thread=False)
     try:
         _make_current(connection, place)
@@ -82,17 +93,21 @@ def open_reader(database: Path) -> sqlite3.Connection:
     """
     if not database.exists():
         raise StoreError(f"nothing has been recorded yet: there is no {database}")
-    inspect(database)
+    try:
+        inspect(database)
+        return _open_reader(database)
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read {database}: {error}") from error
+
+
+def _open_reader(database: Path) -> sqlite3.Connection:
     # Who may not write leaves SQLite's own files lying about.
     mode = "rw" if os.access(database, os.W_OK) else "ro"
     connection = sqlite3.connect(f"{database.as_uri()}?mode={mode}", uri=True, timeout=30.0, isolation_level=None)
     try:
         connection.execute("PRAGMA query_only = ON")
         _check_current(database, connection)
-    except sqlite3.Error as error:
-        connection.close()
-        raise StoreError(f"cannot read {database}: {error}") from error
-    except StoreError:
+    except BaseException:
         connection.close()
         raise
     return connection
@@ -148,14 +163,24 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
+def _make_file(place: Place) -> None:
+    """Make an empty file that is this user's alone. It is closed before it has its name, for the sake of locks."""
+    blank = place.journals / f"blank-{os.getpid()}-{threading.get_ident()}"
+    os.close(create(blank, os.O_RDWR))
+    with suppress(FileExistsError):
+        place.database.hardlink_to(blank)
+    blank.unlink()
+
+
 def _make_current(connection: sqlite3.Connection, place: Place) -> None:
     if _pragma(connection, "schema_version") == 0:
         with _alone(place.journals):
             if _pragma(connection, "schema_version") == 0:
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                # Before anything else is in the file: whoever is killed here must leave what is known as ours.
-                connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-                connection.execute("PRAGMA journal_mode = WAL")
+                # The file is known as ours from its first page on, should anybody look, or be killed, in between.
+                connection.executescript(
+                    "BEGIN; PRAGMA auto_vacuum = INCREMENTAL;"
+                    f" PRAGMA application_id = {schema.APPLICATION_ID}; COMMIT; PRAGMA journal_mode = WAL"
+                )
                 _migrate(connection, 0)
     found = version(connection)
     _check(place.database, _pragma(connection, "application_id"), found)

@@ -81,7 +81,7 @@ def encode(entry: Entry) -> bytes:
     """An entry as a line."""
     try:
         return _encoder.encode(entry) + b"\n"
-    except (UnicodeEncodeError, OverflowError):  # half a character; a number of more than 64 bits
+    except UnicodeEncodeError:  # half a character
         return _encoder.encode(_writable(msgspec.to_builtins(entry, builtin_types=(Raw,)))) + b"\n"
 
 
@@ -103,15 +103,13 @@ def _decoded(line: bytes) -> Entry | None:
 
 
 def _writable(value: Any) -> Any:
-    """``value`` with what JSON or msgspec cannot write made into a text."""
+    """``value`` with a question mark for each half of a character."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
         return {_writable(key): _writable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_writable(item) for item in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return str(value)
     return value
 
 

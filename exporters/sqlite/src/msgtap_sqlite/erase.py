@@ -58,7 +58,7 @@ def erase(
         user: the id as the store has it; hashed where it was hashed.
         session: the same. One of the two is needed.
         path: the store's file; default: where the environment says.
-        wait: seconds to wait for the processes that are running.
+        wait: seconds to wait for the processes that are running, those that write and those that read.
 
     Raises:
         StoreError: there is no store, or it is none of ours, or it cannot be written.
@@ -73,7 +73,7 @@ def erase(
         left = _take_in(place, wait)
         with closing(database.open_writer(place, wait=30.0)) as connection:
             calls, spans, logs = _erase(connection, kind, str(value))
-            compacted = _compact(connection)
+            compacted = _compact(connection, wait)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"cannot write {place.database}: {error}") from error
     return Erased(calls=calls, spans=spans, logs=logs, journals=left, compacted=compacted)
@@ -135,8 +135,9 @@ def _naming(connection: sqlite3.Connection, table: str, kind: str, value: str) -
             yield number
 
 
-def _compact(connection: sqlite3.Connection) -> bool:
+def _compact(connection: sqlite3.Connection, wait: float) -> bool:
     """Write the file anew: pages keep shreds of what they once held, though deleted rows are overwritten."""
+    connection.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
     try:
         connection.execute("VACUUM")
     except sqlite3.OperationalError:

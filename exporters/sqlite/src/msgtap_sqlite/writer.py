@@ -194,7 +194,7 @@ class Writer:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 _say(f"the store cannot write {self._place.database}, and will try again: {error}")
         except sqlite3.DatabaseError as error:
-            self._turn_off(f"{self._place.database} is damaged ({error}): move it away")
+            self._turn_off(str(database.spoilt(self._place.database, error)))
         return None
 
     def _turn_off(self, reason: str) -> None:
@@ -263,9 +263,9 @@ def writer(environ: Mapping[str, str]) -> Writer:
             database.inspect(place.database)
             _writers[place] = Writer(place, limits)
         return _writers[place]
-    except StoreError as error:
+    except (StoreError, sqlite3.Error) as error:
         _say(f"the store is off: {error}")
-        return Writer(Place(Path("calls.db")), limits, off=str(error))  # a name that nothing is written to
+        return Writer(Place(Path(os.devnull)), limits, off=str(error))
 
 
 def _say(text: str) -> None:
