@@ -182,6 +182,6 @@ def test_nothing_is_printed_into_a_program_without_logging(capfd: pytest.Capture
 def test_counts_are_a_copy() -> None:
     """What has been counted is told as it stood; reading it changes nothing."""
     before = shield.counts()
-    shield.count("test_reason", 2)
     shield.count("test_reason")
-    assert before.get("test_reason", 0) + 3 == shield.counts()["test_reason"]
+    shield.count("test_reason")
+    assert before.get("test_reason", 0) + 2 == shield.counts()["test_reason"]

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from msgtap import shield
 from msgtap.wire import decoding
-from msgtap.wire.decoding import LIST_LIMIT, TEXT_LIMIT, Count, Integer, Number
+from msgtap.wire.decoding import LENIENT_LIMIT, LIST_LIMIT, TEXT_LIMIT, Count, Integer, Number
 
 
 class Inner(Struct):
@@ -217,6 +217,16 @@ def test_no_json_is_counted() -> None:
     before = dict(shield.counts())
     read(b"<html>")
     read(b"[]")
+    assert counted("undecodable_json", before) == 1
+
+
+def test_a_long_text_is_read_if_it_is_strict_json() -> None:
+    """A wrong type costs one field however long the text is; to mend a long text would cost the program too much."""
+    before = dict(shield.counts())
+    padding = b'"ignored": "' + b"x" * LENIENT_LIMIT + b'"'
+    assert Shape(word="a") == read(b'{"word": "a", "count": "2", %s}' % padding)
+    assert counted("undecodable_json", before) == 0
+    assert read(b'{"word": "a\\ud800", %s}' % padding) is None
     assert counted("undecodable_json", before) == 1
 
 

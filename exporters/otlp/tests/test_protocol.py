@@ -8,10 +8,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-import msgtap_otlp
 import pytest
 
 import msgtap
+import msgtap_otlp
 from msgtap.exporting import SIGNALS, build
 from msgtap.settings import SettingsError
 from msgtap.testing import replies

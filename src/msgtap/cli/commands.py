@@ -163,8 +163,10 @@ def demo(exporters: tuple[str, ...]) -> None:
       msgtap demo
       msgtap demo --exporter otlp   # to OTEL_EXPORTER_OTLP_ENDPOINT, too
     """
-    from msgtap.cli.demo import run as run_demo  # noqa: PLC0415  # it imports HTTP clients
-
+    try:
+        from msgtap.cli.demo import run as run_demo  # noqa: PLC0415  # it imports HTTP clients
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"the demo needs {error.name}: pip install 'msgtap[demo]'") from error
     run_demo(exporters)
 
 

@@ -128,7 +128,10 @@ def _summary(console: Console, seen: Sequence[tuple[str, CallRecord]]) -> None:
 
 def _one_call(console: Console, memory: Memory) -> None:
     """The stream with thinking, in OpenTelemetry's three signals."""
-    span = next(span for span in memory.spans if "explain-decision" in str(span.attributes))
+    span = next((span for span in memory.spans if "explain-decision" in str(span.attributes)), None)
+    if span is None:
+        console.print("No spans were made: the environment switches them off (OTEL_*, MSGTAP_*).", style="yellow")
+        return
     context = span.get_span_context()
     log = next(data.log_record for data in memory.logs if context and data.log_record.span_id == context.span_id)
     metrics = memory.metrics
@@ -137,11 +140,11 @@ def _one_call(console: Console, memory: Memory) -> None:
         if metrics
         else []
     )
-    console.print("One of these calls, the second, as OpenTelemetry gets it:", style="bold")
+    console.print("The second call as OpenTelemetry gets it, then the sums of all calls:", style="bold")
     for line in (
         *_interesting(list(span_lines(span))),
-        *shown[:_METRICS_SHOWN],
         *(line.partition("  gen_ai")[0] for line in log_lines(log)),
+        *shown[:_METRICS_SHOWN],
     ):
         console.print(line, highlight=False, soft_wrap=True)
     console.print("\nThey are kept, and your own program's will be. Next:", style="bold")

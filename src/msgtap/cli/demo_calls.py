@@ -12,7 +12,7 @@ import httpx
 import httpx2
 
 from msgtap.testing import replies as make
-from msgtap.testing.replies import Answer, OpenRouterAnswer, Pause, Reply
+from msgtap.testing.replies import Pause, Reply
 
 MODEL = "claude-sonnet-5"
 ROUTED = "anthropic/claude-sonnet-5"
@@ -20,8 +20,7 @@ ROUTED = "anthropic/claude-sonnet-5"
 PACE = 0.015
 """Seconds between two events of a stream."""
 
-_ANSWER = Answer(model=f"{MODEL}-20260901")
-_ROUTED = OpenRouterAnswer(model=ROUTED)
+_ANSWER, _ROUTED = make.ANSWER, make.OPENROUTER_ANSWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
