@@ -43,9 +43,23 @@ def place(tmp_path: Path) -> Place:
     return found
 
 
+Make = Callable[..., list[Entry]]
+
+
+@pytest.fixture(scope="session")
+def new_make() -> Callable[[], Make]:
+    """Makes a `make`, for fixtures of a longer life than a test's."""
+    return maker
+
+
 @pytest.fixture
-def make() -> Callable[..., list[Entry]]:
+def make() -> Make:
     """Makes the span and the log record of a call, as msgtap's exporters get them."""
+    return maker()
+
+
+def maker() -> Make:
+    """What `make` is; it numbers its calls."""
     numbers = itertools.count(1)
 
     def call(
@@ -79,23 +93,30 @@ def facts_name(name: str) -> str:
     return str(getattr(names, name.upper()))
 
 
+@pytest.fixture(scope="session")
+def take_in() -> Callable[[Place, Iterable[Entry]], None]:
+    """Takes entries into a store, as a process does."""
+    return taken_in
+
+
 @pytest.fixture
 def fill(place: Place) -> Callable[[Iterable[Entry]], None]:
-    """Takes entries into the store, as a process does."""
+    """Takes entries into the store."""
+    return lambda entries: taken_in(place, entries)
 
-    def take_in(entries: Iterable[Entry]) -> None:
-        journal, ingester = Journal(place.journals), Ingester(place)
-        for entry in entries:
-            journal.append(encode(entry))
-        journal.close()
-        for segment, _ in journal.segments():
-            while ingester.take(segment):
-                pass
-            journal.finish(segment)
-            ingester.forget(segment)
-        ingester.close()
 
-    return take_in
+def taken_in(place: Place, entries: Iterable[Entry]) -> None:
+    """What `fill` does."""
+    journal, ingester = Journal(place.journals), Ingester(place)
+    for entry in entries:
+        journal.append(encode(entry))
+    journal.close()
+    for segment, _ in journal.segments():
+        while ingester.take(segment):
+            pass
+        journal.finish(segment)
+        ingester.forget(segment)
+    ingester.close()
 
 
 @pytest.fixture

@@ -94,8 +94,9 @@ def test_points(memory: Memory, providers: Providers) -> None:
     meter.create_counter("calls", unit="{call}").add(3, {"a": "x"})
     meter.create_gauge("level").set(0.5)
     meter.create_histogram("size", explicit_bucket_boundaries_advisory=[1, 10]).record(5)
-    assert memory.metrics is not None
-    entries = [decode(encode(point))[0] for point in Reader().points(memory.metrics)]
+    data = memory.metrics
+    assert data is not None
+    entries = [decode(encode(point))[0] for point in Reader().points(data)]
     found = {entry.metric: entry for entry in entries if isinstance(entry, Point)}
     shown = {
         name: (point.kind, point.unit, point.value, point.count, point.buckets, point.bounds, point.attributes)

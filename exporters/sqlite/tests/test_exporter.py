@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from msgtap import exporting, semconv
 from msgtap.settings import SettingsError
 from msgtap.testing import replies
 from msgtap.testing.endpoint import Endpoint
+from msgtap_sqlite import database
 from msgtap_sqlite import writer as writers
 from msgtap_sqlite.exporter import Logs, Metrics, Spans, exporter
 from msgtap_sqlite.place import Place
@@ -122,14 +125,20 @@ def test_settings(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
         exporting.build(["sqlite"], None, os.environ)
 
 
-def test_shutdown(read: Read) -> None:
-    """When a provider is shut down, what it had is in the database."""
+def test_shutdown(place: Place, read: Read) -> None:
+    """When providers are shut down nobody waits, not even for a database that somebody else keeps to himself."""
     made = exporting.build(["sqlite"], "app", os.environ)
-    made.tracer_provider.get_tracer("app").start_span("work").end()
-    made.tracer_provider.shutdown()
+    with closing(database.open_writer(place, wait=1)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        made.tracer_provider.get_tracer("app").start_span("work").end()
+        begun = time.monotonic()
+        for provider in (made.tracer_provider, made.meter_provider, made.logger_provider):
+            provider.shutdown()
+        assert time.monotonic() - begun < 2
+        other.execute("ROLLBACK")
+    (writer,) = writers._writers.values()
+    assert writer.flush(30)
     assert [(1,)] == read()._connection.execute("SELECT count(*) FROM spans").fetchall()
-    made.meter_provider.shutdown()
-    made.logger_provider.shutdown()
 
 
 def run(program: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -17,7 +19,7 @@ from msgspec import Raw
 from msgtap_sqlite.calls import read_call
 from msgtap_sqlite.entries import Entry, Log, encode
 from msgtap_sqlite.journal import Journal
-from msgtap_sqlite.place import Place, StoreError
+from msgtap_sqlite.place import Place, StoreError, prepare
 from msgtap_sqlite.reader import FILTERS, Dimension, Report, Store, Tokens
 
 Make = Callable[..., list[Entry]]
@@ -28,9 +30,10 @@ START = datetime(2025, 11, 24, 16, tzinfo=UTC)
 NUMBER = 400
 
 
-@pytest.fixture
-def entries(make: Make) -> list[Entry]:
+@pytest.fixture(scope="module")
+def entries(new_make: Callable[[], Make]) -> list[Entry]:
     """Calls of every kind over ten hours."""
+    make = new_make()
     rolled = random.Random(7)
     made: list[Entry] = []
     for _ in range(NUMBER):
@@ -56,10 +59,21 @@ def entries(make: Make) -> list[Entry]:
     return made
 
 
+@pytest.fixture(scope="module")
+def filled(
+    entries: list[Entry], take_in: Callable[[Place, list[Entry]], None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A database with these calls."""
+    place = Place(tmp_path_factory.mktemp("filled") / "calls.db")
+    prepare(place)
+    take_in(place, entries)
+    return place.database
+
+
 @pytest.fixture
-def store(entries: list[Entry], fill: Fill, read: Read) -> Store:
-    """The store with these calls."""
-    fill(entries)
+def store(filled: Path, place: Place, read: Read) -> Store:
+    """The store with these calls, for this test alone."""
+    shutil.copy(filled, place.database)
     return read()
 
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from msgtap.exporting import Exporter
 from msgtap.shield import attempt
 from msgtap_sqlite.entries import Entry, Reader, encode
-from msgtap_sqlite.writer import EXIT, writer
+from msgtap_sqlite.writer import writer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -73,8 +73,7 @@ class Spans(SpanExporter):
         return self._sink.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """The same, for a short time."""
-        self._sink.flush(EXIT)
+        """Nothing: all is in the journal, and the writer lives on until the process exits."""
 
 
 class Metrics(MetricExporter):
@@ -94,8 +93,7 @@ class Metrics(MetricExporter):
         return self._sink.flush(timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """The same, for a short time."""
-        self._sink.flush(min(EXIT, timeout_millis / 1000))
+        """Nothing: all is in the journal, and the writer lives on until the process exits."""
 
 
 class Logs(_LogExporter):  # type: ignore[misc]  # which of the two it is, only the SDK knows
@@ -114,5 +112,4 @@ class Logs(_LogExporter):  # type: ignore[misc]  # which of the two it is, only 
         return self._sink.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """The same, for a short time."""
-        self._sink.flush(EXIT)
+        """Nothing: all is in the journal, and the writer lives on until the process exits."""

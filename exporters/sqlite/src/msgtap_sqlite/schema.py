@@ -13,9 +13,11 @@ APPLICATION_ID: Final = 0x6D736774  # "msgt"
 _V1 = """
 CREATE TABLE text (id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);
 
--- epoch: grows when rows of text are deleted, so that whoever remembers ids forgets them
+-- epoch grows when rows of text are deleted, so that whoever remembers ids forgets them
+-- deleted: rows that were, since texts were collected last
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO meta (name, value) VALUES ('epoch', 0), ('last_call', 0), ('swept_at', 0), ('collected_at', 0);
+INSERT INTO meta (name, value)
+VALUES ('epoch', 0), ('last_call', 0), ('deleted', 0), ('swept_at', 0), ('collected_at', 0);
 
 -- how far each process's journal has been taken in
 CREATE TABLE journal (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;

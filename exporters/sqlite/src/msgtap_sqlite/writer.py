@@ -12,8 +12,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
 from msgtap import shield
 from msgtap.shield import attempt
@@ -33,7 +34,6 @@ TURN: Final = 10.0
 EXIT: Final = 3.0
 """Seconds that the program's exit waits at most; what is not taken in by then, the next process takes in."""
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 _SWEEP = 60.0
@@ -105,10 +105,11 @@ class Writer:
 
     def rest(self) -> None:
         """Nothing is expected for now: leave as little behind as can be."""
+        until = time.monotonic() + EXIT
         self._journal.close()
         if self.flush(EXIT):
-            self._guarded(self._take_in, time.monotonic() + EXIT)  # deletes what has been closed
-            self._guarded(self._alone, self._ingester.close)
+            self._guarded(self._take_in, until)  # deletes what has been closed
+            self._guarded(self._alone, self._ingester.close, until)
 
     def _may_take_in(self) -> bool:
         return self.off is None and not self._inherited
@@ -144,20 +145,24 @@ class Writer:
                 self._wake.set()
 
     def _work(self) -> bool:
-        done = self._take_in(time.monotonic() + _SLOWEST)
+        until = time.monotonic() + _SLOWEST
+        done = self._take_in(until)
         if time.monotonic() - self._swept > _SWEEP:
             self._swept = time.monotonic()
             for path in files(self._place.journals):
-                while self._alone(self._ingester.take_orphan, path):
+                while self._alone(partial(self._ingester.take_orphan, path), until):
                     pass
-            self._sweep()
+            if self._alone(self._sweep_is_due, until):
+                while self._alone(self._sweep, until):
+                    pass
         return done
 
     def _take_in(self, until: float) -> bool:
         """Take in our own journal: whether all of it was before ``until``."""
         while time.monotonic() < until:
-            if not self._alone(self._take_piece):
-                return True
+            more = self._alone(self._take_piece, until)
+            if not more:
+                return more is False
         return False
 
     def _take_piece(self) -> bool:
@@ -169,16 +174,23 @@ class Writer:
                 self._ingester.forget(segment)
         return False
 
-    def _sweep(self) -> None:
-        now = time.time_ns() // 1_000_000
-        if self._alone(lambda: retention.due(self._ingester.connection(), now)):
-            while self._alone(lambda: retention.sweep(self._ingester.connection(), self._limits, now)):
-                pass
+    def _sweep_is_due(self) -> bool:
+        return retention.due(self._ingester.connection(), _now())
 
-    def _alone(self, step: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """A step of work with the database; between two of them the process may fork."""
-        with self._busy:
-            return step(*args, **kwargs)
+    def _sweep(self) -> bool:
+        return retention.sweep(self._ingester.connection(), self._limits, _now())
+
+    def _alone(self, step: Callable[[], R], until: float) -> R | None:
+        """A step of work with the database, or `None` where it could not begin in time.
+
+        Between two steps the process may fork; so none takes long.
+        """
+        if not self._busy.acquire(timeout=max(0.0, until - time.monotonic())):
+            return None
+        try:
+            return step()
+        finally:
+            self._busy.release()
 
     def _guarded(self, step: Callable[..., R], *arguments: object) -> R | None:
         """``step(*arguments)``, or `None` where the database did not let it."""
@@ -189,9 +201,9 @@ class Writer:
             return step(*arguments)
         except StoreError as error:
             self._turn_off(str(error))
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             shield.count("store_retried")
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 _say(f"the store cannot write {self._place.database}, and will try again: {error}")
         except sqlite3.DatabaseError as error:
             self._turn_off(str(database.spoilt(self._place.database, error)))
@@ -266,6 +278,10 @@ def writer(environ: Mapping[str, str]) -> Writer:
     except (StoreError, sqlite3.Error) as error:
         _say(f"the store is off: {error}")
         return Writer(Place(Path(os.devnull)), limits, off=str(error))
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _say(text: str) -> None:
