@@ -3,8 +3,8 @@
 A program is written once, as a coroutine that is given a `Session`; with a sync client it never suspends. A client to
 come is a row more: how to open it, and the few verbs of `Session`.
 
-The rows of a scenario share the faults among them, so that each fault is met once by each scenario;
-``MSGTAP_EVERY_FAULT=1`` has every row meet them all.
+A test runs its program without msgtap, with it, and with a few of the faults, others than the next test; with
+``MSGTAP_EVERY_FAULT=1`` it runs it with every one of them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import ssl
 import sys
 import time
 import warnings
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,8 @@ ASKED: dict[str, object] = {
     "max_tokens": 64,
     "messages": [{"role": "user", "content": "Classify."}],
 }
-EVERY_FAULT = bool(os.environ.get("MSGTAP_EVERY_FAULT"))
+EVERY = bool(os.environ.get("MSGTAP_EVERY_FAULT"))
+FEW = 2
 SEAMS = ("_send_handling_auth", "_send_single_request")
 TLS = ssl.create_default_context()  # made once: it takes longer than a call
 
@@ -434,14 +436,9 @@ CODINGS: dict[str, Callable[[Reply], Reply]] = {
 
 @dataclass(frozen=True)
 class Coding:
-    """A content coding; ``among`` says how its scenarios share the faults."""
+    """A content coding."""
 
     name: str
-
-    @property
-    def among(self) -> tuple[int, int]:
-        """Which of how many this is."""
-        return list(CODINGS).index(self.name), len(CODINGS)
 
     def __call__(self, reply: Reply) -> Reply:
         """``reply`` in this coding."""
@@ -667,6 +664,8 @@ class Transparency:
     """Runs a program with msgtap and without, and with each of its faults, and compares.
 
     Args:
+        name: of the test, which decides on its faults.
+        row: the client.
         watcher: what observes, beside the list of records.
         memory: what it has written.
         capture: pytest's, of what is written to the file descriptors.
@@ -677,9 +676,11 @@ class Transparency:
         spans: those of the run with msgtap and no fault.
     """
 
-    def __init__(self, turn: Turn, watcher: Watcher, memory: Memory, capture: pytest.CaptureFixture[str]) -> None:
-        self._turn = turn
-        self._row = turn.row
+    def __init__(
+        self, name: str, row: Row, watcher: Watcher, memory: Memory, capture: pytest.CaptureFixture[str]
+    ) -> None:
+        self._name = name
+        self._row = row
         self._watcher = watcher
         self._memory = memory
         self._capture = capture
@@ -698,7 +699,8 @@ class Transparency:
         expected: Sequence[dict[str, object]],
         *,
         unordered: bool = False,
-        among: tuple[int, int] = (0, 1),
+        sends: bool = True,
+        faults: bool = True,
     ) -> list[CallRecord]:
         """Run ``program`` against an endpoint that gives ``replies``; with msgtap it makes the ``expected`` records.
 
@@ -707,7 +709,8 @@ class Transparency:
             replies: in order; the last again and again. Or what makes them.
             expected: for each record the facts to look at, by attribute.
             unordered: whether requests and records come in any order.
-            among: which of how many scenarios this is that share the faults; ``(0, 0)`` to run without any.
+            sends: whether the endpoint hears of a request, though perhaps later than the program of its end.
+            faults: whether to run it with faults, too.
 
         Returns:
             The records.
@@ -717,23 +720,22 @@ class Transparency:
         with self.endpoint if self.url is None else contextlib.nullcontext(), _only_what_is_new_is_collected():
             url = self.url or self.endpoint.url + self.path
             with self._row.pristine():
-                plain = self._run(program, replies, url, 1 if expected and self._by_network else 0)
-            assert plain == self._run(program, replies, url, len(plain.sent))  # wrapped, and switched off
+                plain = self._run(program, replies, url, 1 if expected and sends and self.url is None else 0)
+            requests = len(plain.sent)
+            if EVERY:  # wrapped, and switched off
+                assert plain == self._run(program, replies, url, requests)
             self._memory._spans.clear()
             with self._watching(self._watcher) as calls:
-                seen = self._run(program, replies, url, len(plain.sent))
-                tap.drain()
+                seen = self._run(program, replies, url, requests)
             self.spans = self._memory.spans
             assert plain == seen
             assert_records(expected, calls, unordered=unordered)
-            COUNTS["runs without a fault"] += 3
-            for fault in self._share(*among):
-                COUNTS["runs with a fault"] += 1
+            for fault in self._faults() if faults else ():
                 shield._logged.clear()
                 with contextlib.ExitStack() as stack, self._watching(fault.inject(stack, self._watcher)) as records:
-                    seen = self._run(program, replies, url, len(plain.sent))
-                    tap.drain()
+                    seen = self._run(program, replies, url, requests)
                 tap._open.clear()
+                COUNTS["runs with a fault"] += 1
                 self._compare(fault, plain, seen)
                 if fault.harmless:
                     assert_records(expected, records, unordered=unordered)
@@ -741,15 +743,9 @@ class Transparency:
                     assert len(expected) >= len(records), fault.name
         return list(calls)
 
-    @property
-    def _by_network(self) -> bool:
-        """Whether the endpoint hears of a request, though perhaps later than the program of its end."""
-        return self.url is None and "transport" not in self.options
-
-    def _share(self, index: int, of: int) -> list[Fault]:
-        if EVERY_FAULT or not of:
-            return FAULTS if of else []
-        return FAULTS[self._turn.index * of + index :: self._turn.of * of]
+    def _faults(self) -> list[Fault]:
+        first = zlib.crc32(self._name.encode())
+        return FAULTS if EVERY else [FAULTS[(first + number * 7) % len(FAULTS)] for number in range(FEW)]
 
     def _compare(self, fault: Fault, plain: Outcome, seen: Outcome) -> None:
         """With a fault there is one thing more to be seen: msgtap's own warning in the program's log."""
@@ -761,9 +757,13 @@ class Transparency:
     def failures(self, fault: Fault, program: Program, replies: Sequence[Reply]) -> int:
         """How often ``fault`` strikes while ``program`` runs."""
         before = shield.counts().get("internal_error", 0)
-        with self.endpoint, contextlib.ExitStack() as stack, self._watching(fault.inject(stack, self._watcher)):
+        with (
+            self.endpoint,
+            _only_what_is_new_is_collected(),
+            contextlib.ExitStack() as stack,
+            self._watching(fault.inject(stack, self._watcher)),
+        ):
             self._run(program, replies, f"{self.endpoint.url}{self.path}", 0)
-            tap.drain()
         tap._open.clear()
         return shield.counts().get("internal_error", 0) - before
 
@@ -773,6 +773,7 @@ class Transparency:
         try:
             with capture_calls() as calls:
                 yield calls
+                tap.drain()
         finally:
             tap.activate(None)
 
@@ -784,6 +785,7 @@ class Transparency:
             self._respond = lambda _: next(script)
         received = self.endpoint.received
         received.clear()
+        COUNTS["runs"] += 1
         outcome, handler = Outcome(), _LogList()
         root, before = logging.getLogger(), logging.getLogger().level
 
@@ -872,15 +874,6 @@ def watcher(memory: Memory) -> Iterator[Watcher]:
 PROVIDERS = ("tracer_provider", "meter_provider", "logger_provider")
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One row of those that a test is for."""
-
-    row: Row
-    index: int
-    of: int
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the mark known."""
     config.addinivalue_line("markers", "rows(**facts): which clients a test is for, by the attributes of `Row`")
@@ -890,20 +883,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test gets every row, or those of the client that its module is named for; and every content coding."""
     if "coding" in metafunc.fixturenames:
         metafunc.parametrize("coding", [Coding(name) for name in CODINGS], ids=list(CODINGS))
-    if "turn" not in metafunc.fixturenames:
+    if "row" not in metafunc.fixturenames:
         return
     module = metafunc.module.__name__.rpartition(".")[2]
     rows = [row for row in ROWS if not module.startswith("test_httpx") or row in HTTPX_ROWS]
     for mark in metafunc.definition.iter_markers("rows"):
         rows = [row for row in rows if all(getattr(row, name) in values for name, values in mark.kwargs.items())]
-    turns = [Turn(row, index, len(rows)) for index, row in enumerate(rows)]
-    metafunc.parametrize("turn", turns, ids=[row.name for row in rows])
-
-
-@pytest.fixture
-def row(turn: Turn) -> Row:
-    """One client."""
-    return turn.row
+    metafunc.parametrize("row", rows, ids=[row.name for row in rows])
 
 
 @pytest.fixture(autouse=True)
@@ -914,21 +900,15 @@ def _adapters() -> Iterator[None]:
     assert set() == tap._open
 
 
-@dataclass(frozen=True)
-class Faults:
-    """The table, and the concurrency of the row that meets it."""
-
-    table: list[Fault]
-    concurrency: str
+@pytest.fixture
+def faults() -> list[Fault]:
+    """The whole table."""
+    return FAULTS
 
 
 @pytest.fixture
-def faults(request: pytest.FixtureRequest) -> Faults:
-    """All faults."""
-    return Faults(FAULTS, request.getfixturevalue("row").concurrency if "turn" in request.fixturenames else "")
-
-
-@pytest.fixture
-def transparent(turn: Turn, watcher: Watcher, memory: Memory, capfd: pytest.CaptureFixture[str]) -> Transparency:
+def transparent(
+    request: pytest.FixtureRequest, row: Row, watcher: Watcher, memory: Memory, capfd: pytest.CaptureFixture[str]
+) -> Transparency:
     """Runs a program with msgtap and without, and with its faults."""
-    return Transparency(turn, watcher, memory, capfd)
+    return Transparency(request.node.name, row, watcher, memory, capfd)

@@ -14,7 +14,7 @@ from msgtap.testing import replies
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.adapters.conftest import Faults, Session, Transparency
+    from tests.adapters.conftest import Fault, Row, Session, Transparency
 
 SOURCE = Path(msgtap.__file__).parent
 # What the program's calls run through. What `configure` and `flush` shield is called by nobody else.
@@ -59,7 +59,7 @@ def _names_of_attempt(tree: ast.Module) -> set[str]:
     return {"shield.attempt"} | ({"attempt"} if ("msgtap.shield", "attempt") in imported else set())
 
 
-def test_the_table_of_faults_is_complete(faults: Faults) -> None:
+def test_the_table_of_faults_is_complete(faults: list[Fault]) -> None:
     """Every function behind the shield, and everything that is attempted, is made to fail."""
     shielded = {
         name
@@ -73,7 +73,7 @@ def test_the_table_of_faults_is_complete(faults: Faults) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in _names_of_attempt(tree)
     }
-    names = {fault.name for fault in faults.table}
+    names = {fault.name for fault in faults}
     assert set() == shielded - AT_EXIT - names
     assert ATTEMPTED.keys() == attempted
     assert set() == set(ATTEMPTED.values()) - names
@@ -108,10 +108,10 @@ ANSWERS = [
 
 
 @pytest.mark.rows(client=["httpx2"], concurrency=["sync", "asyncio"])
-def test_each_fault_is_felt(transparent: Transparency, faults: Faults) -> None:
+def test_each_fault_is_felt(transparent: Transparency, row: Row, faults: list[Fault]) -> None:
     """Each fault of the table is counted when it strikes; one that never struck would show nothing."""
-    felt = {fault.name: transparent.failures(fault, _everything, ANSWERS) for fault in faults.table}
-    other = {"sync": "_AsyncStream", "asyncio": "_Stream"}[faults.concurrency]
+    felt = {fault.name: transparent.failures(fault, _everything, ANSWERS) for fault in faults}
+    other = {"sync": "_AsyncStream", "asyncio": "_Stream"}[row.concurrency]
     # Nor is `_content` asked for where a response comes over the wire and no hook reads it.
     assert {f"adapters.httpx.{other}", "adapters.httpx._content"} == {
         name for name, number in felt.items() if not number

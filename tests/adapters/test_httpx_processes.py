@@ -11,8 +11,11 @@ import pytest
 
 from msgtap.testing import replies
 from msgtap.testing.endpoint import Endpoint
-from msgtap.testing.replies import HANG
+from msgtap.testing.replies import HANG, Reply
 
+# Head and events in one write: what reads them need not wait, and can be told not to wait for more.
+EVENTS = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in replies.events()[:4])
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 PREPARE = """
 import asyncio, atexit, gc, importlib, os, sys, threading
 import msgtap
@@ -29,6 +32,7 @@ asked = {"model": "m", "stream": True}
 
 def opened(client):
     response = client.send(client.build_request("POST", url, json=asked), stream=True)
+    response.request.extensions["timeout"]["read"] = 0.1
     chunks = response.iter_raw()
     next(chunks)
     return response, chunks
@@ -39,7 +43,7 @@ msgtap.instrument(processors=[tell])
 
 def _run(code: str, module: str) -> tuple[list[str], int]:
     """The records that a program of its own tells of, and its status; on standard error it must print nothing."""
-    with Endpoint([replies.cut_stream(4, ending=HANG)]) as endpoint:
+    with Endpoint([Reply(before=(HEAD + EVENTS, HANG))]) as endpoint:
         done = subprocess.run(
             [sys.executable, "-c", PREPARE + textwrap.dedent(code), endpoint.url, module],
             capture_output=True,
@@ -73,10 +77,10 @@ EXITS = {
     "in a thread": (
         """
         def work():
-            client = module.Client(timeout=60)
+            client = module.Client()
             response, chunks = opened(client)
             ready.set()
-            list(chunks)
+            threading.Event().wait()
         ready = threading.Event()
         threading.Thread(target=work, daemon=True).start()
         ready.wait()
@@ -148,7 +152,7 @@ def test_exit_with_a_stream_open(module: str, name: str) -> None:
 def test_fork_with_a_stream_open(module: str, child: str) -> None:
     """A child process tells nothing of the calls of its parent, whatever it does to them; the parent tells it once."""
     code = f"""
-    client = module.Client(timeout=module.Timeout(20, read=0.1))
+    client = module.Client()
     response, chunks = opened(client)
     dropped, rest = opened(client)
     del dropped, rest

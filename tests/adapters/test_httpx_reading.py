@@ -138,7 +138,7 @@ ODD_WAYS: dict[str, Callable[[Web], Awaitable[object]]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_reading(transparent: Transparency, way: str, body: str, coding: Coding) -> None:
     """However a body is read and coded: same values, chunks and attributes, and one record of the whole answer."""
-    transparent(WAYS[way], [coding(BODIES[body]())], [WHOLE], among=coding.among)
+    transparent(WAYS[way], [coding(BODIES[body]())], [WHOLE])
 
 
 @pytest.mark.parametrize("way", ODD_WAYS)
@@ -181,7 +181,7 @@ def test_event_source(transparent: Transparency) -> None:
 
 def test_stream_read_at_once_has_its_times(transparent: Transparency) -> None:
     """A stream that the client reads for the program still has the times of its events and chunks."""
-    (call,) = transparent(_post, [replies.stream(ANSWER, pace=0.002)], [WHOLE], among=(0, 0))
+    (call,) = transparent(_post, [replies.stream(ANSWER, pace=0.002)], [WHOLE], faults=False)
     timing = call.timing
     assert timing.headers is not None
     assert timing.first_event is not None
@@ -199,4 +199,4 @@ def test_a_body_in_pieces_larger_than_any_limit(transparent: Transparency) -> No
         response = await web.post()
         return len(response.content), hash(response.content)
 
-    transparent(program, [big], [{"ending": "complete", "status": 200, "response.id": None}], among=(0, 0))
+    transparent(program, [big], [{"ending": "complete", "status": 200, "response.id": None}], faults=False)

@@ -312,17 +312,17 @@ class Result:
 
     @property
     def good(self) -> bool:
-        """No harm was done."""
-        return not self.failures and all(difference.reason is not None for difference in self.differences)
+        """No harm was done. What did not differ a second time is told, and is the suite's own doing."""
+        meant = all(difference.reason is not None or not difference.steady for difference in self.differences)
+        return meant and not self.failures
 
 
-def compare(suite: Suite, interpreter: str, cache: Path, modes: Sequence[str]) -> list[Result]:
+def compare(suite: Suite, interpreter: str, cache: Path, modes: Sequence[str]) -> Iterator[Result]:
     """Run the suite twice without msgtap and once in each mode; again where something unexplained differs."""
     folder = cache / f"{suite.name}-{_version(interpreter)}"
     python, source = prepare(suite, interpreter, folder)
     distribution = suite.version_of or suite.project.partition("==")[0]
     version = must(python, "-c", f"from importlib.metadata import version; print(version({distribution!r}))").strip()
-    results = []
     with serving(suite, python) as server:
         first = run(suite, python, source, PLAIN, server)
         unsteady = flaky(first, run(suite, python, source, PLAIN, server))
@@ -332,30 +332,28 @@ def compare(suite: Suite, interpreter: str, cache: Path, modes: Sequence[str]) -
             again = found
             if any(explained(suite, mode, test) is None for test in found):
                 again = changed(first, run(suite, python, source, mode, server))
-            results.append(
-                Result(
-                    suite=suite.name,
-                    version=f"{distribution} {version}",
-                    python=_version(interpreter),
-                    mode=mode,
-                    plain=first,
-                    run=once,
-                    differences=[
-                        Difference(
-                            test=test,
-                            without=pair[0],
-                            with_msgtap=pair[1],
-                            steady=again.get(test) == pair,
-                            reason=explained(suite, mode, test),
-                        )
-                        for test, pair in found.items()
-                    ],
-                    flaky=sorted(unsteady),
-                    failures={} if mode in ("failing", "unshielded") else unprovoked(suite, once.failures),
-                )
+            result = Result(
+                suite=suite.name,
+                version=f"{distribution} {version}",
+                python=_version(interpreter),
+                mode=mode,
+                plain=first,
+                run=once,
+                differences=[
+                    Difference(
+                        test=test,
+                        without=without,
+                        with_msgtap=with_msgtap,
+                        steady=again.get(test) == (without, with_msgtap),
+                        reason=explained(suite, mode, test),
+                    )
+                    for test, (without, with_msgtap) in found.items()
+                ],
+                flaky=sorted(unsteady),
+                failures={} if mode in ("failing", "unshielded") else unprovoked(suite, once.failures),
             )
-            (folder / f"result-{mode}.json").write_text(json.dumps(dataclasses.asdict(results[-1]), indent=1))
-    return results
+            (folder / f"result-{mode}.json").write_text(json.dumps(dataclasses.asdict(result), indent=1))
+            yield result
 
 
 def _version(interpreter: str) -> str:
@@ -458,7 +456,9 @@ def main() -> int:
     for name in options.suite:
         sys.stderr.write(f"{name} ...\n")
         try:
-            results += compare(rows[name], options.python, cache, options.mode or rows[name].modes)
+            # One at a time: what was found before a run that failed is told too.
+            for result in compare(rows[name], options.python, cache, options.mode or rows[name].modes):
+                results.append(result)  # noqa: PERF402  # see above
         except CannotRunError as error:
             stopped[name] = str(error)
     sys.stdout.write(table([line(result) for result in results]))
