@@ -62,7 +62,7 @@ def test_configure() -> None:
 
 
 NAMED = [
-    ({}, ["console"] * 3),
+    ({}, ["none"] * 3),  # but for the store, which says nothing
     ({"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none"}, ["console", "none", "none"]),
 ]
 
@@ -149,7 +149,7 @@ print(type(trace.get_tracer_provider()).__name__)
 """
     done = run(code)
     expected = [
-        "no exporter named 'nonesuch'; installed: console, otlp",
+        "no exporter named 'nonesuch'; installed: console, otlp, sqlite",
         "logs: 'loud' is none of off, stdlib, json, console",
         "ProxyTracerProvider",
         "TracerProvider",

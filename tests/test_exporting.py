@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from msgtap.exporting import SIGNALS, Exporter, Pipelines, build, exporter_names
+from msgtap.exporting import DEFAULT, SIGNALS, Exporter, Pipelines, build, exporter_names
 from msgtap.settings import SettingsError
 from msgtap.testing.memory import Memory
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 HTTP = "http://127.0.0.1:4318"
 
 CHOICES: list[tuple[dict[str, str], tuple[list[str], list[str], list[str]]]] = [
-    ({}, (["console"], ["console"], ["console"])),
-    ({"MSGTAP_EXPORTERS": ""}, (["console"], ["console"], ["console"])),
+    ({}, ([DEFAULT], [DEFAULT], [DEFAULT])),
+    ({"MSGTAP_EXPORTERS": ""}, ([DEFAULT], [DEFAULT], [DEFAULT])),
     ({"MSGTAP_EXPORTERS": "otlp"}, (["otlp"], ["otlp"], ["otlp"])),
     ({"MSGTAP_EXPORTERS": " otlp, console ,"}, (["otlp", "console"],) * 3),
     ({"MSGTAP_EXPORTERS": "none"}, ([], [], [])),
@@ -35,7 +35,7 @@ CHOICES: list[tuple[dict[str, str], tuple[list[str], list[str], list[str]]]] = [
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": HTTP, "OTEL_METRICS_EXPORTER": "none"}, (["otlp"], [], ["otlp"])),
     ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": HTTP + "/v1/traces"}, (["otlp"], [], [])),
     ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": HTTP + "/v1/metrics"}, ([], ["otlp"], [])),
-    ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, (["console"], ["console"], ["console"])),
+    ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ([DEFAULT], [DEFAULT], [DEFAULT])),
 ]
 
 
@@ -160,12 +160,12 @@ def test_unknown(name: str) -> None:
     """An unknown name is an error that lists the names that are installed."""
     with pytest.raises(SettingsError) as raised:
         build([name], None, {})
-    assert f"no exporter named {name!r}; installed: console, otlp" == str(raised.value)
+    assert f"no exporter named {name!r}; installed: console, otlp, sqlite" == str(raised.value)
 
 
 def test_unknown_in_the_environment() -> None:
     """So is one that a variable names."""
-    with pytest.raises(SettingsError, match=r"no exporter named 'zipkin'; installed: console, otlp"):
+    with pytest.raises(SettingsError, match=r"no exporter named 'zipkin'; installed: console, otlp, sqlite"):
         build(None, None, {"OTEL_TRACES_EXPORTER": "zipkin"})
 
 
@@ -237,7 +237,7 @@ def test_third_party(plugin: Any, made: list[Pipelines]) -> None:
 @pytest.mark.usefixtures("plugin")
 def test_third_party_is_listed() -> None:
     """It is among the names that an error lists."""
-    with pytest.raises(SettingsError, match=r"installed: broken, console, otlp, plugin, refusing$"):
+    with pytest.raises(SettingsError, match=r"installed: broken, console, otlp, plugin, refusing, sqlite$"):
         build(["plugged"], None, {})
 
 

@@ -65,7 +65,7 @@ def test_an_unknown_exporter_is_a_line() -> None:
 
 def test_help_teaches_by_example() -> None:
     """Each help has examples, a line each."""
-    assert "\n    msgtap demo\n" in msgtap("--help").stdout
+    assert "\n    msgtap demo  " in msgtap("--help").stdout
     assert "\n    msgtap demo --exporter otlp " in msgtap("demo", "--help").stdout
 
 
