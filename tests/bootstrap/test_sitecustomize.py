@@ -74,7 +74,7 @@ def test_hands_over_what_fails(executable: str, folder: Path) -> None:
     assert without == python(executable, code, folder)
 
 
-@pytest.mark.parametrize("executable", PYTHONS[1:])
+@pytest.mark.parametrize("executable", [path for path in PYTHONS[1:] if "2.7" not in path])
 def test_python_without_msgtap(executable: str, folder: Path) -> None:
     """A Python that has no msgtap says so in one line, when a client is imported, and goes on."""
     code = "import sys; sys.stdout.write('1'); import fakeclient; sys.stdout.write(fakeclient.name)"
@@ -96,6 +96,38 @@ def test_client_before_us(folder: Path) -> None:
     early = "import sys, site; sys.modules['fakeclient'] = sys; site.main()"
     code = f"{early}; print('msgtap.bootstrap' in sys.modules)"
     assert "True\n" == python(sys.executable, code, folder, "-S", MSGTAP_STORE=str(folder / "calls.db"))[1]
+
+
+@pytest.mark.parametrize("executable", PYTHONS)
+def test_client_that_is_not_there(executable: str, folder: Path) -> None:
+    """A program that can do without its client does without, and hears nothing of msgtap."""
+    (folder / "fakeclient.py").unlink()
+    code = "import sys\ntry:\n    import fakeclient\nexcept ImportError:\n    sys.stdout.write('without')"
+    assert (0, "without", "") == python(executable, code, folder)
+
+
+CLIENT = """
+import sys
+me = sys.modules[__name__]
+print(type(__spec__.loader).__name__, type(__loader__).__name__, 'msgtap.bootstrap' in sys.modules)
+"""
+
+
+def test_client_is_itself(folder: Path) -> None:
+    """The client is loaded once, by its own loader, before msgtap is, and msgtap may import it meanwhile."""
+    (folder / "fakeclient.py").write_text(CLIENT)
+    (folder / "msgtap_test_exporter.py").write_text(
+        "import fakeclient\nraise ImportError(str(fakeclient.me is fakeclient))"
+    )
+    info = folder / "msgtap_test_exporter-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: msgtap-test-exporter\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[msgtap.exporters]\nnested = msgtap_test_exporter:exporter\n")
+    code = "import sys, fakeclient; print(fakeclient is fakeclient.me, 'msgtap.bootstrap' in sys.modules)"
+    environ = {"MSGTAP_STORE": str(folder / "calls.db"), "MSGTAP_EXPORTERS": "nested"}
+    status, output, errors = python(sys.executable, code, folder, **environ)
+    assert (0, "SourceFileLoader SourceFileLoader False\nTrue True\n") == (status, output)
+    assert "msgtap: exporter nested: True\n" == errors
 
 
 def test_cannot_start(folder: Path) -> None:

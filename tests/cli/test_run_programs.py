@@ -51,6 +51,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Endpoi
             monkeypatch.delenv(name)
     monkeypatch.setenv("MSGTAP_STORE", str(tmp_path / "calls.db"))
     monkeypatch.setenv("ANTHROPIC_API_KEY", "made up")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "asking.py").write_text(ASK)
     with Endpoint() as endpoint:
@@ -410,6 +411,13 @@ def test_program_with_opentelemetry_of_its_own() -> None:
     bare = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     assert bare.stdout == run(*command).stdout
     assert ["a"] == sessions()
+
+
+def test_program_under_opentelemetry_instrument() -> None:
+    """A program that another ``sitecustomize`` instruments, which comes before ours, and with msgtap among others."""
+    none = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+    found = run("opentelemetry-instrument", *python("ask('a'); print('done')"), **none)
+    assert ("done\n", ["a"]) == (found.stdout, sessions()), found.stderr
 
 
 @pytest.fixture

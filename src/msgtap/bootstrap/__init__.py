@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgtap import tap
 from msgtap.configuration import install_adapters, read_settings
-from msgtap.exporting import SIGNALS, STORE, STORE_NAMES, build, exporter_names
+from msgtap.exporting import RUN_ID, SIGNALS, STORE, STORE_NAMES, build, exporter_names
 from msgtap.settings import SettingsError
 from msgtap.telemetry.logs import LogStyle
 from msgtap.telemetry.observer import Telemetry
@@ -27,14 +27,28 @@ MODULES = "MSGTAP_RUN_MODULES"
 """The variable that tells ``sitecustomize`` which modules to wait for."""
 
 
+_started = False
+
+
+def start_in_run() -> None:
+    """`start`, if this is a program under ``msgtap run``: for those whose own ``sitecustomize`` comes before ours.
+
+    ``opentelemetry-instrument`` is one, and calls this by its entry point.
+    """
+    if os.environ.get(RUN_ID):
+        start()
+
+
 def start() -> None:
     """Observe this process for ``msgtap run``: into the embedded store, and wherever the environment says besides.
 
     Where the program uses msgtap itself, its own settings say what goes elsewhere, and only the store is added.
     """
+    global _started  # noqa: PLW0603  # what is observed is the process
     settings = read_settings()
-    if settings.disabled:
+    if settings.disabled or _started:
         return
+    _started = True
     # No points: they would need a thread of their own, of which Python warns a program that forks. Calls say the same.
     store = _telemetry({"traces": [STORE], "metrics": [], "logs": [STORE]}, None)
     further = {signal: _further(signal) for signal in SIGNALS}

@@ -1,35 +1,37 @@
 """Put first on PYTHONPATH by ``msgtap run``: Python imports it before the program, in every child process too.
 
-It imports nothing but what is loaded anyway, and waits: msgtap itself is only loaded when the program imports an HTTP
-client. Any Python may come by here, with or without msgtap, so this is written for all of them, 2.7 included.
+It imports nothing but what is loaded anyway, and waits: msgtap itself is only loaded when the program has imported an
+HTTP client. Any Python may come by here, with or without msgtap, so this is written for all of them, 2.7 included.
 """
 
 import os
 import sys
 
 
-class _Waiter(object):  # as above
-    """A finder that finds nothing: it switches msgtap on just before the first HTTP client is imported."""
+class _Waiter(object):
+    """A finder that finds what others find: it has msgtap switched on when the first HTTP client is there."""
 
     def __init__(self, modules):
         self.modules = modules
-        self.keep = sys.modules["sitecustomize"]  # Python 2 empties a module that nobody refers to
+        self.asking = False
 
     def find_spec(self, name, path=None, target=None):
-        if name not in self.modules:
+        if name not in self.modules or self.asking:
             return None
-        self.switch_on()
-        # Once more from the start: import hooks stand there now, and must have their say on this module too.
         from importlib.util import find_spec
 
-        return find_spec(name)
-
-    def find_module(self, name, path=None):
-        """Python 2 asks this way. There is no msgtap for it, but there may be calls."""
-        if name in self.modules:
-            self.switch_on()
+        self.asking = True
+        try:
+            spec = find_spec(name)
+        finally:
+            self.asking = False
+        if hasattr(getattr(spec, "loader", None), "exec_module"):
+            spec.loader = _Loader(spec.loader, self)
+        return spec
 
     def switch_on(self):
+        if self not in sys.meta_path:  # another client was faster
+            return
         sys.meta_path.remove(self)
         try:
             import warnings
@@ -45,6 +47,25 @@ class _Waiter(object):  # as above
             _say(error)
 
 
+class _Loader(object):
+    """The loader of a client, which steps aside as soon as it is used."""
+
+    def __init__(self, loader, waiter):
+        self.loader = loader
+        self.waiter = waiter
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        self.waiter.switch_on()
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
+
+
 def _say(reason):
     if sys.stderr is not None:
         sys.stderr.write("msgtap: the calls of %s are not seen: %s\n" % (sys.executable, reason))
@@ -52,7 +73,7 @@ def _say(reason):
 
 def _wait():
     modules = frozenset(os.environ.get("MSGTAP_RUN_MODULES", "").split(",")) - {""}
-    if not modules:
+    if not modules or sys.version_info < (3, 4):
         return
     waiter = _Waiter(modules)
     sys.meta_path.insert(0, waiter)

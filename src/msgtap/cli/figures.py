@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
+
+if TYPE_CHECKING:
+    from msgtap_sqlite.reader import Tokens
 
 UNKNOWN = "–"
 _KEPT_WHOLE = 10_000
@@ -20,6 +24,16 @@ def count(number: int) -> str:
         return f"{number:,}"
     size, unit = next((size, unit) for size, unit in _UNITS if number >= size * _THOUSAND / 1000)
     return f"{_digits(number / size)}{unit}"
+
+
+def tokens_in(tokens: Tokens) -> int:
+    """All tokens that the models read, from the cache or not."""
+    return tokens.input + tokens.cache_read + tokens.cache_write_5m + tokens.cache_write_1h
+
+
+def tokens_out(tokens: Tokens) -> int:
+    """All tokens that the models wrote, thinking or answering."""
+    return tokens.output + tokens.thinking
 
 
 def duration(seconds: float | None) -> str:

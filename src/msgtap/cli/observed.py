@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,14 +16,16 @@ from msgtap.cli.run import CannotRun, clients, end_as, environment, run
 from msgtap.cli.summary import lines
 from msgtap.configuration import read_settings
 from msgtap.exporting import SIGNALS, STORE_NAMES, exporter_names
+from msgtap.settings import SettingsError
 from msgtap_sqlite.database import inspect
 from msgtap_sqlite.place import StoreError, locate, prepare
 from msgtap_sqlite.reader import open_reader
+from msgtap_sqlite.retention import limits
 
 
 def observed(ctx: click.Context, command: Sequence[str], service: str | None, *, summary: bool) -> None:
     """Run ``command`` observed, sum its calls up unless that is not wanted, and end as it has ended."""
-    disabled = read_settings().disabled  # and if a setting means nothing, this is the time to say so
+    disabled = _checked()
     run_id = uuid.uuid4().hex[:ID_LENGTH]
     environ = environment(os.environ, run_id)
     if service:
@@ -41,13 +44,26 @@ def observed(ctx: click.Context, command: Sequence[str], service: str | None, *,
         end_as(code)
 
 
+def _checked() -> bool:
+    """Whether msgtap is switched off. A setting that means nothing is said here, once, and not by every process.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    try:
+        limits(os.environ)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return read_settings().disabled
+
+
 def _usable() -> bool:
     """Whether calls can be stored; if not, that is said before the program begins, which runs all the same."""
     try:
         place = locate(os.environ)
         prepare(place)
         inspect(place.database)
-    except StoreError as error:
+    except (StoreError, sqlite3.Error) as error:
         terminal.say(terminal.errors(), f"msgtap: nothing will be stored: {error}")
         return False
     return True
@@ -59,6 +75,9 @@ def _say(run_id: str, seconds: float, *, disabled: bool) -> None:
         with open_reader() as store:
             found = store.run_summary(run_id)
             path = terminal.home(store.path)
+    except sqlite3.Error as error:
+        terminal.say(console, f"msgtap: the store cannot be read: {error}")
+        return
     except StoreError as error:
         unused = not locate(os.environ).database.exists()
         terminal.say(console, _nothing(disabled=disabled) if unused else f"msgtap: {error}")

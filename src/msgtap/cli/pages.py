@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import click
@@ -44,3 +45,5 @@ class Book(click.Group):
             return super().invoke(ctx)
         except (SettingsError, StoreError) as error:
             raise click.ClickException(str(error)) from error
+        except sqlite3.Error as error:
+            raise click.ClickException(f"the store cannot be read: {error}") from error

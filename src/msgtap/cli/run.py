@@ -56,6 +56,7 @@ def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
         CannotRun: it could not be started.
     """
     # Blocked, they wait for `_follow`: none is lost between the start of the program and our reading them.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody hears of a child's end
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     try:
         return _follow(_start(program(command), environ, mask))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from msgtap.cli.figures import clock, count, duration, money, printable, share
+from msgtap.cli.figures import clock, count, duration, money, printable, share, tokens_in, tokens_out
 
 if TYPE_CHECKING:
     from msgtap_sqlite.reader import Call, Row, RunSummary, Tokens
@@ -51,10 +51,10 @@ def _line(label: str, value: str, style: str = "") -> Text:
 
 def tokens(of: Tokens) -> str:
     """Tokens in and out; of those in, how many came from the cache."""
-    read = of.input + of.cache_read + of.cache_write_5m + of.cache_write_1h
+    read, written = tokens_in(of), tokens_out(of)
     cached = f" ({share(of.cache_read, read)} from cache)" if of.cache_read else ""
-    thought = f" ({share(of.thinking, of.output + of.thinking)} thinking)" if of.thinking else ""
-    return f"{count(read)} in{cached} · {count(of.output + of.thinking)} out{thought}"
+    thought = f" ({share(of.thinking, written)} thinking)" if of.thinking else ""
+    return f"{count(read)} in{cached} · {count(written)} out{thought}"
 
 
 def _cost(total: Row) -> str:

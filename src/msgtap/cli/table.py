@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from msgtap.cli.bars import bar
-from msgtap.cli.figures import UNKNOWN, count, duration, fitted, hour, money, printable, share
+from msgtap.cli.figures import UNKNOWN, count, duration, fitted, hour, money, printable, share, tokens_in, tokens_out
 from msgtap_sqlite.reader import Dimension, Report, Row, Tokens
 
 _WANTED_KEY, _WIDEST_KEY = 28, 56
@@ -37,16 +37,6 @@ class _Column:
     def width(self, rows: Sequence[Row]) -> int:
         """Of its widest text."""
         return max(len(text) for text in (*self.head, *map(self.cell, rows)))
-
-
-def tokens_in(tokens: Tokens) -> int:
-    """All tokens that the models read, from the cache or not."""
-    return tokens.input + tokens.cache_read + tokens.cache_write_5m + tokens.cache_write_1h
-
-
-def tokens_out(tokens: Tokens) -> int:
-    """All tokens that the models wrote, thinking or answering."""
-    return tokens.output + tokens.thinking
 
 
 _CALLS = _Column(("", "calls"), lambda row: f"{row.calls:,}")

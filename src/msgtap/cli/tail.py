@@ -13,10 +13,9 @@ import click
 from rich.text import Text
 
 from msgtap.cli import terminal
-from msgtap.cli.figures import UNKNOWN, clock, count, duration, fitted, money, printable
+from msgtap.cli.figures import UNKNOWN, clock, count, duration, fitted, money, printable, tokens_in, tokens_out
 from msgtap.cli.filters import opened, resolved
 from msgtap.cli.machine import call_facts
-from msgtap.cli.table import tokens_in, tokens_out
 from msgtap_sqlite.place import StoreError, locate
 from msgtap_sqlite.reader import Call, Store, Tokens
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def errors() -> Console:
 def _console(*, stderr: bool) -> Console:
     # A name that the terminal's encoding lacks is no reason to fail.
     stream = sys.stderr if stderr else sys.stdout
-    if hasattr(stream, "reconfigure"):
+    if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
