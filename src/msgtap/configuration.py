@@ -56,7 +56,8 @@ def configure(
 
     Args:
         exporters: names (``"otlp"``, ``"console"``) or `Exporter` objects. Default: ``MSGTAP_EXPORTERS``, else what the
-            standard ``OTEL_*`` variables ask for, else ``"sqlite"``, the store in this user's state directory.
+            standard ``OTEL_*`` variables ask for (nothing for a signal that they leave out), else ``"sqlite"``, the
+            store in this user's state directory.
         service_name: default ``OTEL_SERVICE_NAME``, else the script's name.
         processors: see `instrument`, as for all that follow.
         endpoints: see there.

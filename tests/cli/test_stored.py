@@ -21,6 +21,7 @@ from msgtap.exporting import build
 from msgtap.testing import replies
 from msgtap.testing.endpoint import Endpoint
 from msgtap.testing.replies import Answer, OpenRouterAnswer
+from msgtap_sqlite.writer import writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,8 +65,8 @@ def call_all() -> None:
     finally:
         msgtap.uninstrument()
         for provider in providers:
-            assert provider.force_flush()
             provider.shutdown()
+        assert writer(os.environ).flush(TIMEOUT)
 
 
 def run(*arguments: str, text: str = "", **environ: str) -> Result:

@@ -50,7 +50,9 @@ def _environment(place: Place, monkeypatch: pytest.MonkeyPatch, stop: Callable[[
 def pipelines() -> Iterator[Pipelines]:
     """OpenTelemetry's providers with the store, and msgtap switched on."""
     made = exporting.build(["sqlite"], "app", os.environ)
-    providers: dict[str, Any] = {name: getattr(made, name) for name in made.__dataclass_fields__}
+    providers: dict[str, Any] = {
+        name: getattr(made, name) for name in made.__dataclass_fields__ if name.endswith("_provider")
+    }
     msgtap.instrument(**providers)
     yield made
     msgtap.uninstrument()

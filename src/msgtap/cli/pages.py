@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from inspect import cleandoc
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ _AS_IT_IS = "\b\n"
 
 
 def _laid_out(text: str) -> str:
-    return "\n\n".join(_AS_IT_IS + part if "\n  " in part else part for part in text.split("\n\n"))
+    return "\n\n".join(_AS_IT_IS + part if "\n  " in part else part for part in cleandoc(text).split("\n\n"))
 
 
 class Page(click.Command):
